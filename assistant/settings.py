@@ -1,0 +1,104 @@
+"""One `Settings`: defaults that work, then `assistant.toml`, then `ASSISTANT_*` variables."""
+
+from pathlib import Path
+from typing import Literal
+
+from pydantic import Field, ValidationError
+from pydantic_settings import (
+    BaseSettings,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+    TomlConfigSettingsSource,
+)
+
+from assistant.errors import UsageError
+
+SHIPPED_MODEL = Path(__file__).parent / "models" / "support-zh-en"
+
+
+class Settings(BaseSettings):
+    """Hold every choice an operator can make; README.md has the same table (a test compares)."""
+
+    model_config = SettingsConfigDict(
+        env_prefix="ASSISTANT_", toml_file="assistant.toml", extra="forbid", frozen=True
+    )
+
+    corpus: Path = Field(Path("corpus"), description="folder of guide files")
+    index: Path = Field(Path("index"), description="folder of the built index")
+    model: str = Field(
+        str(SHIPPED_MODEL), description="embedding model: a folder, or a sentence-transformers name"
+    )
+    allow_downloads: bool = Field(False, description="let a named model be fetched from its hub")
+    query_prompt: str | None = Field(
+        None, description="text put before a query for the model; unset: what the model itself says"
+    )
+    document_prompt: str | None = Field(
+        None, description="text put before a passage for the model; unset: what the model says"
+    )
+    chunk_chars: int = Field(
+        400, ge=50, le=4000, description="most characters of a passage; longer sections are split"
+    )
+    max_file_mb: float = Field(
+        50.0, gt=0, description="largest corpus file that is read, in megabytes"
+    )
+    max_files: int = Field(100_000, ge=1, description="most files a corpus may have")
+    precision: Literal["float32", "float16"] = Field(
+        "float32", description="how vectors are kept; float16 halves memory"
+    )
+    passage_weight: float = Field(
+        0.5,
+        ge=0,
+        le=1,
+        description="weight of the whole-passage cosine; the best view has the rest",
+    )
+    lexical_weight: float = Field(
+        0.4,
+        ge=0,
+        description="weight of BM25 (as a share of the query's own weight) in the ranking",
+    )
+    top_k: int = Field(3, ge=1, le=20, description="most quotes an answer shows")
+    max_question_chars: int = Field(
+        2000, ge=10, le=20_000, description="longest question taken, in characters"
+    )
+    answered_risk: float = Field(
+        0.03, gt=0, lt=1, description="share of `answered` that may be wrong; sets the upper cut"
+    )
+    refused_risk: float = Field(
+        0.05, gt=0, lt=1, description="share of `unanswered` that may be answerable; the lower cut"
+    )
+    keep_generations: int = Field(
+        2, ge=2, le=50, description="index generations kept on disk, the one in use included"
+    )
+    host: str = Field("127.0.0.1", description="address the page is served on")
+    port: int = Field(7860, ge=0, le=65535, description="port the page is served on")
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Order the sources: arguments, then the environment, then the file."""
+        return init_settings, env_settings, TomlConfigSettingsSource(settings_cls)
+
+
+def load_settings(**overrides: object) -> Settings:
+    """Read the settings; `overrides` (command line flags) win, None means not given."""
+    given = {name: value for name, value in overrides.items() if value is not None}
+    try:
+        return Settings(**given)  # type: ignore[arg-type]
+    except ValidationError as error:
+        raise UsageError(_explain(error)) from None
+
+
+def _explain(error: ValidationError) -> str:
+    lines = []
+    for problem in error.errors(include_url=False):
+        name = ".".join(str(part) for part in problem["loc"])
+        lines.append(f"setting {name!r} is {problem.get('input')!r}: {problem['msg']}")
+    return (
+        "; ".join(lines) + ". Settings come from flags, ASSISTANT_* variables and assistant.toml."
+    )
