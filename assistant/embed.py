@@ -1,0 +1,277 @@
+"""Turn texts into unit vectors with a local model.
+
+Two encoders meet one protocol. `StaticEncoder` serves sentence-transformers folders that hold a
+`StaticEmbedding` (the shipped model is one) with numpy and `tokenizers` alone: a text's vector is
+the mean of its tokens' rows, normalised (model2vec, Minish Lab 2024). `TransformerEncoder` serves
+every other sentence-transformers model, offline unless a setting allows downloads, and never runs
+code that a model brings along.
+"""
+
+import hashlib
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+from tokenizers import Tokenizer
+
+from assistant.errors import ModelUnusable
+from assistant.fold import simplify
+from assistant.settings import Settings
+
+Vectors = NDArray[np.float32]
+_SAFETENSORS_TYPES: dict[str, np.dtype[Any]] = {"F16": np.dtype("<f2"), "F32": np.dtype("<f4")}
+_MODEL_FILES = ("*.json", "*.safetensors", "*.txt", "*.model")
+
+
+class Encoder(Protocol):
+    """Map texts to unit rows; a text without a single known token maps to a zero row.
+
+    `fingerprint` identifies the model's files and prompts: vectors of encoders with different
+    fingerprints must never be compared, even when their dimensions agree.
+    """
+
+    name: str
+    dimensions: int
+    fingerprint: str
+
+    def encode_queries(self, texts: Sequence[str]) -> Vectors:
+        """Return float32 rows of shape (len(texts), dimensions) for questions."""
+
+    def encode_passages(self, texts: Sequence[str]) -> Vectors:
+        """Return float32 rows of shape (len(texts), dimensions) for passages."""
+
+
+def open_encoder(settings: Settings) -> Encoder:
+    """Open the model that the settings name: a folder, or a sentence-transformers name."""
+    folder = Path(settings.model)
+    if not folder.is_dir():
+        if not _looks_like_a_name(settings.model):
+            raise ModelUnusable(
+                f"no model folder at {folder}; expected a sentence-transformers folder. "
+                "Set ASSISTANT_MODEL to one, or unset it for the shipped model."
+            )
+        return TransformerEncoder(settings.model, settings)
+    _verify_checksums(folder)
+    if _is_static(folder):
+        return StaticEncoder(folder, settings)
+    return TransformerEncoder(str(folder), settings)
+
+
+class StaticEncoder:
+    """Serve a StaticEmbedding folder: memory-mapped rows, no torch, about 20 µs a query."""
+
+    def __init__(self, folder: Path, settings: Settings) -> None:
+        self.name = folder.name
+        self._rows = _map_rows(folder / "model.safetensors")
+        self.dimensions = int(self._rows.shape[1])
+        self._tokenizer = _read_tokenizer(folder / "tokenizer.json", len(self._rows))
+        self._query_prompt, self._document_prompt = _prompts(folder, settings)
+        self.fingerprint = _fingerprint(folder, self._query_prompt, self._document_prompt)
+
+    def encode_queries(self, texts: Sequence[str]) -> Vectors:
+        """Encode questions behind the model's query prompt."""
+        return self._encode([self._query_prompt + text for text in texts])
+
+    def encode_passages(self, texts: Sequence[str]) -> Vectors:
+        """Encode passages behind the model's document prompt."""
+        return self._encode([self._document_prompt + text for text in texts])
+
+    def _encode(self, texts: list[str]) -> Vectors:
+        encodings = self._tokenizer.encode_batch_fast(
+            [simplify(text) for text in texts], add_special_tokens=False
+        )
+        sums = np.zeros((len(texts), self.dimensions), dtype=np.float32)
+        for row, encoding in enumerate(encodings):
+            if ids := encoding.ids:
+                self._rows[ids].sum(axis=0, dtype=np.float32, out=sums[row])
+        return _unit(sums)
+
+
+class TransformerEncoder:
+    """Serve any sentence-transformers model; imports torch, so it starts in seconds."""
+
+    def __init__(self, model: str, settings: Settings) -> None:
+        from sentence_transformers import SentenceTransformer
+
+        offline = not settings.allow_downloads
+        try:
+            self._model: Any = SentenceTransformer(
+                model,
+                device="cpu",
+                local_files_only=offline,
+                trust_remote_code=False,
+                model_kwargs={"use_safetensors": True},
+            )
+        except (OSError, ValueError, ImportError, KeyError, RuntimeError, TypeError) as error:
+            reason = str(error).strip().splitlines()[0] if str(error).strip() else repr(error)
+            hint = "Give the folder of its files" + (
+                ", or set ASSISTANT_ALLOW_DOWNLOADS=true where there is a network."
+                if offline
+                else "."
+            )
+            raise ModelUnusable(f"cannot load the model {model!r}: {reason}. {hint}") from None
+        self._model.float()  # a half-precision file would give half-precision vectors
+        self.name = Path(model).name
+        self.dimensions = int(self._model.get_embedding_dimension() or 0)
+        prompts = self._model.prompts or {}
+        self._query_prompt = _either(settings.query_prompt, prompts.get("query"))
+        self._document_prompt = _either(settings.document_prompt, prompts.get("document"))
+        folder = Path(model)
+        self.fingerprint = (
+            _fingerprint(folder, self._query_prompt, self._document_prompt)
+            if folder.is_dir()
+            else _weights_fingerprint(self._model, self._query_prompt, self._document_prompt)
+        )
+
+    def encode_queries(self, texts: Sequence[str]) -> Vectors:
+        """Encode questions behind the model's query prompt."""
+        return self._encode(texts, self._query_prompt)
+
+    def encode_passages(self, texts: Sequence[str]) -> Vectors:
+        """Encode passages behind the model's document prompt."""
+        return self._encode(texts, self._document_prompt)
+
+    def _encode(self, texts: Sequence[str], prompt: str) -> Vectors:
+        if not texts:
+            return np.zeros((0, self.dimensions), dtype=np.float32)
+        rows = self._model.encode(
+            [simplify(text) for text in texts],
+            prompt=prompt,
+            batch_size=64,
+            convert_to_numpy=True,
+            show_progress_bar=False,
+        )
+        return _unit(np.asarray(rows, dtype=np.float32))
+
+
+def _unit(rows: Vectors) -> Vectors:
+    lengths: Vectors = np.sqrt(np.einsum("ij,ij->i", rows, rows))
+    lengths[lengths == 0] = 1.0
+    unit: Vectors = rows / lengths[:, None]
+    return unit
+
+
+def _looks_like_a_name(model: str) -> bool:
+    return model.count("/") <= 1 and not model.startswith((".", "/", "~")) and "\\" not in model
+
+
+def _is_static(folder: Path) -> bool:
+    """Tell whether the folder's modules are a StaticEmbedding and at most a Normalize."""
+    modules = _read_json(folder / "modules.json", "a sentence-transformers folder has one")
+    try:
+        kinds = [str(module["type"]).rsplit(".", 1)[-1] for module in modules]
+        paths = [str(module["path"]) for module in modules]
+    except (KeyError, TypeError):
+        raise ModelUnusable(
+            f"{folder / 'modules.json'} does not list modules; copy it anew."
+        ) from None
+    return kinds in (["StaticEmbedding"], ["StaticEmbedding", "Normalize"]) and paths[0] == ""
+
+
+def _read_json(path: Path, expected: str) -> Any:
+    try:
+        return json.loads(path.read_bytes())
+    except FileNotFoundError:
+        raise ModelUnusable(
+            f"{path} is missing ({expected}); copy the model folder anew."
+        ) from None
+    except (OSError, ValueError) as error:
+        raise ModelUnusable(f"cannot read {path} ({error}); copy the model folder anew.") from None
+
+
+def _map_rows(path: Path) -> NDArray[Any]:
+    """Map the one matrix of a safetensors file (format: huggingface/safetensors README)."""
+    try:
+        size = path.stat().st_size
+        with path.open("rb") as file:
+            length = int.from_bytes(file.read(8), "little")
+            if not 2 <= length <= min(size - 8, 100_000_000):
+                raise ValueError("its header is not that of a safetensors file")
+            header = json.loads(file.read(length))
+        tensors = [entry for name, entry in header.items() if name != "__metadata__"]
+        (entry,) = tensors
+        rows, columns = entry["shape"]
+        kind: np.dtype[Any] = _SAFETENSORS_TYPES[entry["dtype"]]
+        begin, end = entry["data_offsets"]
+        if end - begin != rows * columns * kind.itemsize or 8 + length + end != size:
+            raise ValueError(f"it has {size} bytes, its header speaks of {8 + length + end}")
+        mapped = np.memmap(path, kind, "r", 8 + length + begin, (int(rows), int(columns)))
+        return np.asarray(mapped)  # still mapped, without memmap's cost at every indexing
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise ModelUnusable(
+            f"cannot use {path} ({error}); expected one float16 or float32 matrix. "
+            "Copy the model folder anew."
+        ) from None
+
+
+def _read_tokenizer(path: Path, rows: int) -> Tokenizer:
+    try:
+        tokenizer = Tokenizer.from_str(path.read_text("utf-8"))
+    except Exception as error:  # tokenizers raises bare Exception for a bad file
+        raise ModelUnusable(f"cannot read {path} ({error}); copy the model folder anew.") from None
+    if tokenizer.get_vocab_size() != rows:
+        raise ModelUnusable(
+            f"{path} has {tokenizer.get_vocab_size()} tokens but the model {rows} rows: "
+            "they belong to different models. Copy the model folder anew."
+        )
+    tokenizer.no_padding()
+    tokenizer.no_truncation()
+    return tokenizer
+
+
+def _prompts(folder: Path, settings: Settings) -> tuple[str, str]:
+    path = folder / "config_sentence_transformers.json"
+    prompts = (
+        (_read_json(path, "it holds the prompts").get("prompts") or {}) if path.exists() else {}
+    )
+    return (
+        _either(settings.query_prompt, prompts.get("query")),
+        _either(settings.document_prompt, prompts.get("document")),
+    )
+
+
+def _either(setting: str | None, own: str | None) -> str:
+    return setting if setting is not None else own or ""
+
+
+def _model_files(folder: Path) -> list[Path]:
+    return sorted({path for pattern in _MODEL_FILES for path in folder.rglob(pattern)})
+
+
+def _fingerprint(folder: Path, *prompts: str) -> str:
+    digest = hashlib.sha256(json.dumps(prompts).encode())
+    for path in _model_files(folder):
+        digest.update(path.relative_to(folder).as_posix().encode() + b"\0")
+        with path.open("rb") as file:
+            digest.update(hashlib.file_digest(file, "sha256").digest())
+    return digest.hexdigest()
+
+
+def _weights_fingerprint(model: Any, *prompts: str) -> str:
+    digest = hashlib.sha256(json.dumps(prompts).encode())
+    for name, tensor in sorted(model.state_dict().items()):
+        digest.update(name.encode() + tensor.detach().cpu().float().numpy().tobytes())
+    return digest.hexdigest()
+
+
+def _verify_checksums(folder: Path) -> None:
+    """Refuse a model whose files differ from its `SHA256SUMS`, where it has that file."""
+    sums = folder / "SHA256SUMS"
+    if not sums.exists():
+        return
+    for line in sums.read_text("utf-8").splitlines():
+        expected, _, name = line.partition("  ")
+        path = folder / name
+        try:
+            with path.open("rb") as file:
+                seen = hashlib.file_digest(file, "sha256").hexdigest()
+        except OSError as error:
+            raise ModelUnusable(f"{path}: {error.strerror}; copy the model folder anew.") from None
+        if seen != expected:
+            raise ModelUnusable(
+                f"{path} has sha256 {seen[:12]}…, expected {expected[:12]}…: it is damaged or "
+                "half copied. Copy the model folder anew."
+            )

@@ -1,0 +1,302 @@
+"""Find the passages that answer: `Index` writes, opens and searches one generation's files.
+
+A generation's tables are parallel: row *i* of `vectors.faiss`, of `lexical/`, of `rows.npy` and
+line *i* of `views.jsonl` are the same view; the views of a passage lie side by side, the
+whole-passage view first. Lengths and ids are checked on every open.
+"""
+
+import mmap
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict
+from functools import lru_cache
+from pathlib import Path
+from typing import Any, TypeVar
+
+import numpy as np
+import orjson
+from numpy.typing import NDArray
+
+from assistant.embed import Encoder
+from assistant.errors import IndexUnusable
+from assistant.fold import fold, terms
+from assistant.lexical import Lexical
+from assistant.records import Chunk, Document, Heading, Hit, Ranking, View
+from assistant.settings import Settings
+from assistant.store import FaissStore, Store, Vectors
+
+DOCUMENTS, CHUNKS, VIEWS = "documents.jsonl", "chunks.jsonl", "views.jsonl"
+VECTORS, LEXICAL, ROWS = "vectors.faiss", "lexical", "rows.npy"
+_POOL = 64
+_KINDS = ("passage", "sentence", "variant")
+
+Record = TypeVar("Record", Document, Chunk, View)
+
+
+class Index:
+    """Search one generation: dense views and words, joined by `fuse`, raw scores kept."""
+
+    def __init__(self, folder: Path, encoder: Encoder, settings: Settings) -> None:
+        """Open the files of a verified generation; raise IndexUnusable when they disagree."""
+        self.folder = folder
+        self._encoder = encoder
+        self._settings = settings
+        self._documents = _Lines(folder / DOCUMENTS)
+        self._chunks = _Lines(folder / CHUNKS)
+        self._views = _Lines(folder / VIEWS)
+        self._store: Store = FaissStore.open(folder / VECTORS)
+        self._lexical = Lexical.open(folder / LEXICAL)
+        self._rows = _read_rows(folder / ROWS)
+        self._check()
+        self._first = np.searchsorted(self._rows[:, 0], np.arange(len(self._chunks) + 1))
+        self._words = lru_cache(maxsize=20_000)(self._read_words)
+        self._paths: dict[str, int] | None = None
+
+    def __len__(self) -> int:
+        """Return the number of passages."""
+        return len(self._chunks)
+
+    @property
+    def view_count(self) -> int:
+        """Return the number of views."""
+        return len(self._rows)
+
+    @property
+    def document_count(self) -> int:
+        """Return the number of documents."""
+        return len(self._documents)
+
+    def chunk(self, row: int) -> Chunk:
+        """Return the passage at a row of the chunk table."""
+        return _chunk(orjson.loads(self._chunks[row]))
+
+    def chunks(self) -> Iterable[Chunk]:
+        """Return every passage, in the order of documents and offsets."""
+        return map(self.chunk, range(len(self)))
+
+    def views(self, row: int) -> list[View]:
+        """Return the views of the passage at a row, the whole-passage view first."""
+        return [View(**orjson.loads(self._views[i])) for i in range(*self._span(row))]
+
+    def documents(self) -> Iterable[Document]:
+        """Return every document, sorted by path."""
+        return (_document(orjson.loads(line)) for line in self._documents)
+
+    def document(self, path: str) -> Document | None:
+        """Return the document at a corpus path as it was indexed, None when there is none."""
+        if self._paths is None:
+            self._paths = {orjson.loads(line)["path"]: i for i, line in enumerate(self._documents)}
+        row = self._paths.get(path)
+        return None if row is None else _document(orjson.loads(self._documents[row]))
+
+    def search(self, question: str, top_k: int) -> Ranking:
+        """Rank passages for a clean question; at most `top_k` hits, best first."""
+        query = self._encoder.encode_queries([question])[0]
+        words = list(dict.fromkeys(terms(fold(question))))
+        dense = self._dense(query, top_k)
+        lexical = self._by_words(words, top_k)
+        rows = sorted({*dense, *lexical})
+        weights = {word: self._lexical.idf(word) for word in words}
+        weight = sum(weights.values())
+        return Ranking(
+            query=question,
+            hits=self._fuse(query, rows, lexical, weights, top_k),
+            weight=weight,
+            unknown=_share((w for t, w in weights.items() if not self._lexical.known(t)), weight),
+            dense=next(iter(dense), None),
+            lexical=next(iter(lexical), None),
+        )
+
+    def sentence_scores(self, question: str, hit: Hit) -> list[tuple[View, float]]:
+        """Return the sentence views of a hit's passage with their cosines, in reading order."""
+        begin, end = self._span(hit.row)
+        query = self._encoder.encode_queries([question])[0]
+        scores = self._store.vectors(range(begin, end)) @ query
+        return [
+            (view, float(score))
+            for view, score in zip(self.views(hit.row), scores, strict=True)
+            if view.kind == "sentence"
+        ]
+
+    def nearest_texts(self, texts: Sequence[str]) -> Vectors:
+        """Return the encoder's query vectors of texts, for callers that compare questions."""
+        return self._encoder.encode_queries(texts)
+
+    def _dense(self, query: Vectors, top_k: int) -> dict[int, float]:
+        """Return the best cosine of each passage that has a view among the nearest."""
+        if not query.any():
+            return {}
+        scores, rows = self._store.search(query[None], _POOL + 8 * top_k)
+        best: dict[int, float] = {}
+        for row, score in zip(self._rows[rows[0], 0].tolist(), scores[0].tolist(), strict=True):
+            best.setdefault(row, score)
+        return best
+
+    def _by_words(self, words: list[str], top_k: int) -> dict[int, float]:
+        """Return the best BM25 of each passage that has a view among the best by words."""
+        best: dict[int, float] = {}
+        for row, score in self._lexical.search(words, _POOL + 8 * top_k):
+            best.setdefault(int(self._rows[row, 0]), score)
+        return best
+
+    def _fuse(
+        self,
+        query: Vectors,
+        rows: list[int],
+        lexical: dict[int, float],
+        weights: dict[str, float],
+        top_k: int,
+    ) -> tuple[Hit, ...]:
+        """Score the candidate passages exactly on all their views and keep the best `top_k`."""
+        if not rows:
+            return ()
+        spans = [self._span(row) for row in rows]
+        starts = np.cumsum([0] + [end - begin for begin, end in spans[:-1]])
+        members = np.concatenate([np.arange(*span) for span in spans])
+        cosines = self._store.vectors(members) @ query
+        passage = cosines[starts]
+        view = np.maximum.reduceat(cosines, starts)
+        raw = np.array([lexical.get(row, 0.0) for row in rows], dtype=np.float32)
+        weight = sum(weights.values())
+        score = fuse(passage, view, raw, weight, self._settings)
+        order = np.lexsort((np.array(rows), -score))[:top_k]
+        return tuple(
+            Hit(
+                chunk=self.chunk(rows[i]),
+                row=rows[i],
+                passage=float(passage[i]),
+                view=float(view[i]),
+                best=int(
+                    members[starts[i] + cosines[starts[i] :][: np.diff(spans[i])[0]].argmax()]
+                ),
+                lexical=float(raw[i]),
+                coverage=self._coverage(rows[i], weights),
+                score=float(score[i]),
+            )
+            for i in order.tolist()
+        )
+
+    def _coverage(self, row: int, weights: dict[str, float]) -> float:
+        words = self._words(row)
+        return _share((w for t, w in weights.items() if t in words), sum(weights.values()))
+
+    def _read_words(self, row: int) -> frozenset[str]:
+        texts = (view.text for view in self.views(row) if view.kind != "sentence")
+        return frozenset(term for text in texts for term in terms(fold(text)))
+
+    def _span(self, row: int) -> tuple[int, int]:
+        return int(self._first[row]), int(self._first[row + 1])
+
+    def _check(self) -> None:
+        """Refuse tables that are out of step (law 4)."""
+        counts = {
+            VIEWS: len(self._views),
+            VECTORS: len(self._store),
+            LEXICAL: len(self._lexical),
+            ROWS: len(self._rows),
+        }
+        owners = self._rows[:, 0]
+        first = np.unique(owners, return_index=True)[1]
+        if (
+            len(set(counts.values())) != 1
+            or (np.diff(owners) < 0).any()
+            or not np.array_equal(owners[first], np.arange(len(self._chunks)))
+            or (self._rows[first, 1] != 0).any()
+        ):
+            raise IndexUnusable(
+                f"the tables of {self.folder.name} are out of step: {counts}, "
+                f"{len(self._chunks)} passages. Rebuild with: assistant build"
+            )
+        if self._store.dimensions != self._encoder.dimensions:
+            raise IndexUnusable(
+                f"{VECTORS} has {self._store.dimensions} dimensions, the model "
+                f"{self._encoder.name} {self._encoder.dimensions}. Rebuild with: assistant build"
+            )
+
+
+def fuse(
+    passage: Vectors, view: Vectors, lexical: Vectors, weight: float, settings: Settings
+) -> Vectors:
+    """Join the signals into one ranking score.
+
+    The two cosines are mixed; BM25 is added as a share of the query's own weight, so that the few
+    stray words which a foreign-language question shares with a passage stay small (dividing by the
+    best score would blow them up).
+    """
+    share = settings.passage_weight
+    mixed = share * passage + (1 - share) * view
+    score: Vectors = mixed + settings.lexical_weight * lexical / weight if weight else mixed
+    return score
+
+
+def write_tables(
+    folder: Path,
+    documents: Sequence[Document],
+    chunks: Sequence[Chunk],
+    views: Sequence[View],
+    vectors: Vectors,
+    precision: str,
+) -> None:
+    """Write every table of a generation into its folder; row *i* is view *i* in each."""
+    _write_lines(folder / DOCUMENTS, documents)
+    _write_lines(folder / CHUNKS, chunks)
+    _write_lines(folder / VIEWS, views)
+    rows = [(v.chunk, _KINDS.index(v.kind), v.start, v.end) for v in views]
+    np.save(folder / ROWS, np.array(rows, dtype=np.int32).reshape(len(rows), 4), allow_pickle=False)
+    FaissStore.build(vectors, precision).write(folder / VECTORS)
+    Lexical.build(folder / LEXICAL, (view.text for view in views))
+
+
+def stored_vectors(folder: Path) -> dict[str, Vectors]:
+    """Return the vector of every view text of a generation, for reuse by the next build."""
+    lines = _Lines(folder / VIEWS)
+    vectors = FaissStore.open(folder / VECTORS).vectors(range(len(lines)))
+    return {orjson.loads(line)["text"]: vector for line, vector in zip(lines, vectors, strict=True)}
+
+
+class _Lines(Sequence[bytes]):
+    """Give the lines of a file by number without reading it: mapped, with an offset table."""
+
+    def __init__(self, path: Path) -> None:
+        with path.open("rb") as file:
+            size = file.seek(0, 2)
+            self._data = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) if size else b""
+        ends = np.flatnonzero(np.frombuffer(self._data, dtype=np.uint8) == 10)
+        self._ends: NDArray[np.int64] = ends.astype(np.int64)
+
+    def __len__(self) -> int:
+        return len(self._ends)
+
+    def __getitem__(self, row: Any) -> Any:
+        if not 0 <= row < len(self._ends):
+            raise IndexError(row)
+        begin = int(self._ends[row - 1]) + 1 if row else 0
+        return self._data[begin : int(self._ends[row])]
+
+
+def _write_lines(path: Path, records: Iterable[Record]) -> None:
+    with path.open("wb") as file:
+        for record in records:
+            file.write(orjson.dumps(asdict(record), option=orjson.OPT_APPEND_NEWLINE))
+
+
+def _read_rows(path: Path) -> NDArray[np.int32]:
+    try:
+        rows: NDArray[np.int32] = np.load(path, mmap_mode="r", allow_pickle=False)
+    except (OSError, ValueError) as error:
+        raise IndexUnusable(
+            f"cannot read {path.name}: {error}. Rebuild with: assistant build"
+        ) from None
+    return np.asarray(rows)
+
+
+def _document(values: dict[str, Any]) -> Document:
+    headings = tuple(Heading(**heading) for heading in values.pop("headings"))
+    return Document(**values, headings=headings)
+
+
+def _chunk(values: dict[str, Any]) -> Chunk:
+    return Chunk(**{**values, "headings": tuple(values["headings"])})
+
+
+def _share(parts: Iterable[float], whole: float) -> float:
+    return sum(parts) / whole if whole else 0.0

@@ -1,0 +1,97 @@
+"""Keep vectors and find the nearest by cosine, higher is better.
+
+A store holds unit rows numbered 0..n-1 in the order they were added; row *i* is view *i*. Every
+store passes the same suite against brute-force numpy, scores included.
+"""
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any, Protocol
+
+import faiss
+import numpy as np
+from numpy.typing import NDArray
+
+from assistant.errors import IndexUnusable
+
+Vectors = NDArray[np.float32]
+Scores = NDArray[np.float32]
+Rows = NDArray[np.int64]
+
+_LARGEST_BYTES = 64 * 2**30
+_LARGEST_LOOP = 2**31
+
+
+class Store(Protocol):
+    """Find the nearest rows of a fixed set of unit vectors."""
+
+    dimensions: int
+
+    def __len__(self) -> int:
+        """Return the number of rows."""
+
+    def search(self, queries: Vectors, k: int) -> tuple[Scores, Rows]:
+        """Return cosines and rows, shape (queries, min(k, n)), best first, ties by lower row."""
+
+    def vectors(self, rows: Iterable[int]) -> Vectors:
+        """Return the stored vectors of the rows, shape (rows, dimensions)."""
+
+
+class FaissStore:
+    """Search exactly with FAISS: IndexIDMap2 over a flat inner-product index."""
+
+    def __init__(self, index: Any) -> None:
+        self._index = index
+        self._flat = faiss.downcast_index(index.index)
+        self.dimensions = int(index.d)
+
+    @classmethod
+    def build(cls, vectors: Vectors, precision: str = "float32") -> "FaissStore":
+        """Take unit rows of shape (n, dimensions); `precision` is float32 or float16."""
+        count, dimensions = vectors.shape
+        flat: Any = faiss.IndexFlatIP(dimensions)
+        if precision == "float16":
+            flat = faiss.IndexScalarQuantizer(
+                dimensions, faiss.ScalarQuantizer.QT_fp16, faiss.METRIC_INNER_PRODUCT
+            )
+        index = faiss.IndexIDMap2(flat)
+        if count:
+            index.add_with_ids(np.ascontiguousarray(vectors), np.arange(count, dtype=np.int64))
+        return cls(index)
+
+    @classmethod
+    def open(cls, path: Path) -> "FaissStore":
+        """Read what `write` wrote; the file's hash must have been checked before (see M1, M4)."""
+        faiss.set_deserialization_vector_byte_limit(_LARGEST_BYTES)
+        faiss.set_deserialization_loop_limit(_LARGEST_LOOP)
+        try:
+            index = faiss.read_index(str(path))
+            if not isinstance(index, faiss.IndexIDMap2):
+                raise RuntimeError(f"it holds a {type(index).__name__}")
+            return cls(index)
+        except (RuntimeError, MemoryError) as error:
+            reason = str(error).strip().splitlines()[-1] if str(error) else "out of memory"
+            raise IndexUnusable(
+                f"cannot read {path.name}: {reason}. Rebuild with: assistant build"
+            ) from None
+
+    def write(self, path: Path) -> None:
+        """Write the index to a new file."""
+        faiss.write_index(self._index, str(path))
+
+    def __len__(self) -> int:
+        return int(self._index.ntotal)
+
+    def search(self, queries: Vectors, k: int) -> tuple[Scores, Rows]:
+        """Find the best `k` rows of each query exactly."""
+        scores, rows = self._index.search(np.ascontiguousarray(queries), min(k, len(self)))
+        for i in range(len(rows)):  # FAISS leaves the order of equal scores open; law 9 does not
+            order = np.lexsort((rows[i], -scores[i]))
+            scores[i], rows[i] = scores[i][order], rows[i][order]
+        return scores, rows
+
+    def vectors(self, rows: Iterable[int]) -> Vectors:
+        """Read the rows back; rows equal ids, so the inner flat index is asked directly."""
+        wanted = np.fromiter(rows, dtype=np.int64)
+        found: Vectors = self._flat.reconstruct_batch(wanted)
+        return found
