@@ -88,18 +88,22 @@ class Index:
         row = self._paths.get(path)
         return None if row is None else _document(orjson.loads(self._documents[row]))
 
-    def search(self, question: str, top_k: int) -> Ranking:
-        """Rank passages for a clean question; at most `top_k` hits, best first."""
+    def search(self, question: str, top_k: int, hidden: frozenset[int] = frozenset()) -> Ranking:
+        """Rank passages for a clean question; at most `top_k` hits, best first.
+
+        Views in `hidden` are treated as absent, and a passage whose whole-passage view is hidden
+        is absent altogether: calibration asks what the index would say without them.
+        """
         query = self._encoder.encode_queries([question])[0]
         words = list(dict.fromkeys(terms(fold(question))))
-        dense = self._dense(query, top_k)
-        lexical = self._by_words(words, top_k)
+        dense = self._dense(query, top_k, hidden)
+        lexical = self._by_words(words, top_k, hidden)
         rows = sorted({*dense, *lexical})
         weights = {word: self._lexical.idf(word) for word in words}
         weight = sum(weights.values())
         return Ranking(
             query=question,
-            hits=self._fuse(query, rows, lexical, weights, top_k),
+            hits=self._fuse(query, rows, lexical, weights, top_k, hidden),
             weight=weight,
             unknown=_share((w for t, w in weights.items() if not self._lexical.known(t)), weight),
             dense=next(iter(dense), None),
@@ -121,21 +125,26 @@ class Index:
         """Return the encoder's query vectors of texts, for callers that compare questions."""
         return self._encoder.encode_queries(texts)
 
-    def _dense(self, query: Vectors, top_k: int) -> dict[int, float]:
+    def _dense(self, query: Vectors, top_k: int, hidden: frozenset[int]) -> dict[int, float]:
         """Return the best cosine of each passage that has a view among the nearest."""
         if not query.any():
             return {}
-        scores, rows = self._store.search(query[None], _POOL + 8 * top_k)
-        best: dict[int, float] = {}
-        for row, score in zip(self._rows[rows[0], 0].tolist(), scores[0].tolist(), strict=True):
-            best.setdefault(row, score)
-        return best
+        scores, rows = self._store.search(query[None], _POOL + 8 * top_k + len(hidden))
+        return self._best_by_passage(zip(rows[0].tolist(), scores[0].tolist(), strict=True), hidden)
 
-    def _by_words(self, words: list[str], top_k: int) -> dict[int, float]:
+    def _by_words(self, words: list[str], top_k: int, hidden: frozenset[int]) -> dict[int, float]:
         """Return the best BM25 of each passage that has a view among the best by words."""
+        found = self._lexical.search(words, _POOL + 8 * top_k + len(hidden))
+        return self._best_by_passage(found, hidden)
+
+    def _best_by_passage(
+        self, scored: Iterable[tuple[int, float]], hidden: frozenset[int]
+    ) -> dict[int, float]:
         best: dict[int, float] = {}
-        for row, score in self._lexical.search(words, _POOL + 8 * top_k):
-            best.setdefault(int(self._rows[row, 0]), score)
+        for view, score in scored:
+            row = int(self._rows[view, 0])
+            if not hidden or (view not in hidden and int(self._first[row]) not in hidden):
+                best.setdefault(row, score)
         return best
 
     def _fuse(
@@ -145,6 +154,7 @@ class Index:
         lexical: dict[int, float],
         weights: dict[str, float],
         top_k: int,
+        hidden: frozenset[int],
     ) -> tuple[Hit, ...]:
         """Score the candidate passages exactly on all their views and keep the best `top_k`."""
         if not rows:
@@ -153,6 +163,8 @@ class Index:
         starts = np.cumsum([0] + [end - begin for begin, end in spans[:-1]])
         members = np.concatenate([np.arange(*span) for span in spans])
         cosines = self._store.vectors(members) @ query
+        if hidden:
+            cosines[[row in hidden for row in members.tolist()]] = -1.0
         passage = cosines[starts]
         view = np.maximum.reduceat(cosines, starts)
         raw = np.array([lexical.get(row, 0.0) for row in rows], dtype=np.float32)

@@ -1,0 +1,131 @@
+"""Choose the exact words to show and decide whether they answer."""
+
+import re
+from collections.abc import Sequence
+from typing import Literal
+
+from assistant.fold import fold, terms
+from assistant.records import Chunk, Hit, Quote, Ranking, Verdict, View
+from assistant.search import Index
+
+Language = Literal["zh", "en"]
+
+_HAN = re.compile(r"[\u3400-\u9fff]")
+_WORTH_SHOWING = 0.75  # of the best passage's score; weaker ones would only distract
+_WORTH_MARKING = 0.85  # of the best sentence's score
+_MOST_MARKS = 3
+_WORD_SHARE = 0.3  # what shared words add to a sentence's cosine
+
+_MESSAGES: dict[Verdict, dict[Language, str]] = {
+    "answered": {
+        "zh": "指南里是这样说的：",
+        "en": "The guide says:",
+    },
+    "uncertain": {
+        "zh": "这些段落可能有帮助，但不一定完全回答您的问题：",
+        "en": "These passages may help, but may not fully answer your question:",
+    },
+    "unanswered": {
+        "zh": "指南里没有找到这个问题的答案。",
+        "en": "The guide does not seem to answer this question.",
+    },
+}
+
+
+def language_of(text: str) -> Language:
+    """Return the language to reply in: Chinese when the question has a Chinese character."""
+    return "zh" if _HAN.search(text) else "en"
+
+
+def message_for(verdict: Verdict, language: Language) -> str:
+    """Return the line that stands above the quotes."""
+    return _MESSAGES[verdict][language]
+
+
+def decide(confidence: float, answered_cut: float, refused_cut: float) -> Verdict:
+    """Compare a calibrated confidence with the two cuts."""
+    if confidence >= answered_cut:
+        return "answered"
+    return "uncertain" if confidence >= refused_cut else "unanswered"
+
+
+def quote(index: Index, question: str, hit: Hit) -> Quote:
+    """Quote the whole passage of a hit and mark the sentences that answer."""
+    return quote_chunk(
+        hit.chunk,
+        highlights=_mark(hit.chunk, question, index.sentence_scores(question, hit)),
+        similarity=hit.similarity,
+        lexical=hit.lexical,
+        score=hit.score,
+    )
+
+
+def quote_chunk(
+    chunk: Chunk,
+    highlights: tuple[tuple[int, int], ...] = (),
+    similarity: float = 0.0,
+    lexical: float = 0.0,
+    score: float = 0.0,
+) -> Quote:
+    """Quote a passage as it stands in the guide."""
+    return Quote(
+        text=chunk.text,
+        path=chunk.path,
+        title=chunk.title,
+        headings=chunk.headings,
+        start=chunk.start,
+        end=chunk.end,
+        highlights=highlights,
+        similarity=similarity,
+        lexical=lexical,
+        score=score,
+        url=chunk.url,
+    )
+
+
+def choose(index: Index, ranking: Ranking, top_k: int) -> tuple[Quote, ...]:
+    """Quote the best passages, at most `top_k`, leaving out those far behind the first."""
+    if not ranking.hits:
+        return ()
+    least = ranking.hits[0].score * _WORTH_SHOWING
+    near = [hit for hit in ranking.hits[:top_k] if hit.score >= least]
+    return tuple(quote(index, ranking.query, hit) for hit in near)
+
+
+def _mark(
+    chunk: Chunk, question: str, scored: Sequence[tuple[View, float]]
+) -> tuple[tuple[int, int], ...]:
+    """Return the spans, within the passage, of the sentences that answer best."""
+    if not scored:
+        return ((0, len(chunk.text)),)
+    wanted = set(terms(fold(question)))
+    spans = [(view.start - chunk.start, view.end - chunk.start) for view, _ in scored]
+    values = [
+        cosine + _WORD_SHARE * _overlap(wanted, chunk.text[begin:end])
+        for (_, cosine), (begin, end) in zip(scored, spans, strict=True)
+    ]
+    best = max(values)
+    order = sorted(range(len(spans)), key=lambda i: (-values[i], i))[:_MOST_MARKS]
+    marked = {i for i in order if values[i] >= best * _WORTH_MARKING}
+    for i in sorted(marked):  # a sentence that opens a list is answered by the list
+        if chunk.text[spans[i][0] : spans[i][1]].rstrip().endswith((":", "：")):
+            marked.update(_list_behind(chunk.text, spans, i))
+    return tuple(spans[i] for i in sorted(marked))
+
+
+def _list_behind(text: str, spans: Sequence[tuple[int, int]], opener: int) -> list[int]:
+    """Return the sentences of the list that starts right behind the opener."""
+    items: list[int] = []
+    previous = spans[opener][1]
+    for i in range(opener + 1, len(spans)):
+        gap = text[previous : spans[i][0]]
+        starts_item = re.search(r"(?:^|\n)\s*(?:[-*+•]|\d+[.)、])\s*$", gap)
+        if not starts_item and (not items or "\n" in gap):
+            break
+        items.append(i)
+        previous = spans[i][1]
+    return items
+
+
+def _overlap(wanted: set[str], sentence: str) -> float:
+    return len(wanted.intersection(terms(fold(sentence)))) / len(wanted) if wanted else 0.0
