@@ -19,6 +19,10 @@ class IndexUnusable(AssistantError):
     exit_code = 3
 
 
+class NoIndex(IndexUnusable):
+    """Report that nothing was ever built here; a damaged index is never reported as this."""
+
+
 class BuildBusy(IndexUnusable):
     """Report that another process is building into the same index folder."""
 

@@ -80,6 +80,8 @@ class Corpus:
     skipped: tuple[Skipped, ...] = ()
     files: dict[str, str] = field(default_factory=dict)
     """Every file that was read, with the sha256 of its bytes."""
+    warnings: tuple[Skipped, ...] = ()
+    """Files that were read but want a look, and why."""
 
 
 @dataclass(frozen=True, slots=True)

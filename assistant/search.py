@@ -73,6 +73,10 @@ class Index:
         """Return every passage, in the order of documents and offsets."""
         return map(self.chunk, range(len(self)))
 
+    def first_view(self, row: int) -> int:
+        """Return the row of the whole-passage view of a passage."""
+        return int(self._first[row])
+
     def views(self, row: int) -> list[View]:
         """Return the views of the passage at a row, the whole-passage view first."""
         return [View(**orjson.loads(self._views[i])) for i in range(*self._span(row))]

@@ -1,0 +1,76 @@
+"""Read labelled questions: what people ask, and the passage that answers it, or none."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from assistant.errors import BadInput
+from assistant.records import Chunk
+from assistant.split import find_section
+
+FOLDER = "questions"
+BANK = Path(__file__).parent / "data" / "out_of_guide.yaml"
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """Hold a question with the references of the passages that answer it (none: unanswerable)."""
+
+    ask: str
+    passages: tuple[str, ...] = ()
+    lang: str = ""
+    kind: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Labelled:
+    """Hold a question with the rows of the chunks that answer it in one index."""
+
+    question: Question
+    rows: frozenset[int]
+
+
+def read_questions(path: Path) -> list[Question]:
+    """Read a YAML list of `{ask, passage, lang, kind}`; `passage` is a reference, a list or null."""
+    try:
+        entries = yaml.safe_load(path.read_text("utf-8")) or []
+        return [_question(entry) for entry in entries]
+    except (OSError, yaml.YAMLError, TypeError, KeyError, AttributeError) as error:
+        raise BadInput(
+            f"cannot read questions from {path}: {error!s:.200}; expected a YAML list of "
+            "{ask: …, passage: file.md#heading or null}"
+        ) from None
+
+
+def _question(entry: dict[str, Any]) -> Question:
+    passage = entry.get("passage")
+    passages = () if passage is None else (passage,) if isinstance(passage, str) else tuple(passage)
+    return Question(
+        str(entry["ask"]), passages, str(entry.get("lang", "")), str(entry.get("kind", ""))
+    )
+
+
+def locate(questions: Sequence[Question], chunks: Sequence[Chunk]) -> list[Labelled]:
+    """Find the rows of each question's passages; raise BadInput for a reference to nowhere."""
+    known: dict[str, list[int]] = {}
+    for reference in {passage for question in questions for passage in question.passages}:
+        known[reference] = find_section(reference, chunks)
+    return [
+        Labelled(question, frozenset(row for p in question.passages for row in known[p]))
+        for question in questions
+    ]
+
+
+def fit_questions(corpus: Path) -> list[Question]:
+    """Return the maintainers' labelled questions that may be fitted on (not `test*.yaml`)."""
+    folder = corpus / FOLDER
+    paths = sorted(folder.glob("*.yaml")) if folder.is_dir() else []
+    return [q for path in paths if not path.stem.startswith("test") for q in read_questions(path)]
+
+
+def out_of_guide() -> list[str]:
+    """Return the shipped bank of questions that hardly any guide answers."""
+    return [str(entry["text"]) for entry in yaml.safe_load(BANK.read_text("utf-8"))]
