@@ -127,5 +127,16 @@ def _list_behind(text: str, spans: Sequence[tuple[int, int]], opener: int) -> li
     return items
 
 
+def matched_words(question: str, text: str) -> tuple[tuple[int, int], ...]:
+    """Return the spans of `text` that share words (Han bigrams, whole words) with a question."""
+    folded = fold(text)
+    covered = bytearray(len(text))
+    for term in {term for term in terms(fold(question)) if len(term) > 1}:
+        pattern = rf"(?<![a-z0-9]){re.escape(term)}(?![a-z0-9])" if term.isascii() else term
+        for found in re.finditer(pattern, folded):
+            covered[found.start() : found.end()] = b"\1" * len(term)
+    return tuple((found.start(), found.end()) for found in re.finditer(b"\1+", covered))
+
+
 def _overlap(wanted: set[str], sentence: str) -> float:
     return len(wanted.intersection(terms(fold(sentence)))) / len(wanted) if wanted else 0.0

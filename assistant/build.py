@@ -47,7 +47,7 @@ class Report:
 def build(
     settings: Settings, encoder: Encoder | None = None, progress: Progress = lambda *_: None
 ) -> Report:
-    """Build a generation from the corpus folder and switch to it; on any error the old one stays."""
+    """Build a generation from the corpus and switch to it; on any error the old one stays."""
     started = time.monotonic()
     encoder = encoder or open_encoder(settings)
     with generations.build(settings.index, keep=settings.keep_generations) as draft:

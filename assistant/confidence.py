@@ -88,11 +88,11 @@ class Curve:
             )
         except (OSError, ValueError, TypeError, KeyError) as error:
             raise IndexUnusable(
-                f"cannot read {path.name}: {error}. Repair with: assistant calibrate"
+                f"cannot read {path.name}: {error}. Rebuild with: assistant build"
             ) from None
         if curve.names != SIGNALS:
             raise IndexUnusable(
-                f"{path.name} was fitted to other signals. Repair with: assistant calibrate"
+                f"{path.name} was fitted to other signals. Rebuild with: assistant build"
             )
         return curve
 
@@ -131,8 +131,8 @@ def fit_curve(
 def cuts(p: Floats, y: NDArray[np.bool_], answered: float, refused: float) -> tuple[float, float]:
     """Return the upper and the lower cut.
 
-    The upper is the lowest with at most `answered` wrong above it, the lower the highest with at most
-    `refused` answerable below it.
+    The upper is the lowest with at most a share `answered` of wrong ones above it, the lower the
+    highest with at most a share `refused` of answerable ones below it.
     """
     order = np.argsort(-p, kind="stable")
     wrong = np.cumsum(~y[order]) / np.arange(1, len(y) + 1)

@@ -86,16 +86,15 @@ _MESSAGES: dict[Reason, dict[Language, str]] = {
     },
     "asked_for_human": {
         "zh": "好的，可以这样联系人工客服。先准备好下面的资料会更快：",
-        "en": "Of course. This is how to reach a person; having the following ready makes it faster:",
+        "en": "Of course. This is how to reach a person; it is faster with the following ready:",
     },
     "urgent_account_security": {
         "zh": "这很紧急。请先按指南的步骤保护账户，同时马上联系客服：",
-        "en": "This is urgent. Follow the guide's steps to protect the account and reach support now:",
+        "en": "This is urgent. Protect the account by the guide's steps and reach support now:",
     },
     "contact_check": {
         "zh": "我无法确认您给出的号码或链接。请只通过官方应用或官网里的方式联系客服：",
-        "en": "I cannot vouch for that number or link. Use only the contacts in the official app or "
-        "website:",
+        "en": "I cannot vouch for that number or link. Use only the official app or website:",
     },
 }
 

@@ -34,7 +34,7 @@ class Labelled:
 
 
 def read_questions(path: Path) -> list[Question]:
-    """Read a YAML list of `{ask, passage, lang, kind}`; `passage` is a reference, a list or null."""
+    """Read a YAML list of `{ask, passage, lang, kind}`; `passage`: a reference, a list or null."""
     try:
         entries = yaml.safe_load(path.read_text("utf-8")) or []
         return [_question(entry) for entry in entries]

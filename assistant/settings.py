@@ -71,6 +71,10 @@ class Settings(BaseSettings):
     )
     host: str = Field("127.0.0.1", description="address the page is served on")
     port: int = Field(7860, ge=0, le=65535, description="port the page is served on")
+    allowed_hosts: tuple[str, ...] = Field(
+        (), description="more host names that requests may name, for use behind a proxy"
+    )
+    max_body_kb: int = Field(256, ge=16, description="largest request body taken, in kilobytes")
 
     @classmethod
     def settings_customise_sources(

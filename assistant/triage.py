@@ -32,7 +32,8 @@ _HUMAN = re.compile(
     r"\b(?:human|live|real) (?:agent|person|support)\b"
 )
 _CONTACT = re.compile(
-    r"(?:https?://|www\.)\S+|[\w.+-]+@[\w-]+\.[\w.]+|(?<!\d)(?:400|800|95\d{3}|\+?\d{1,3}[- ])[-\d ]{5,}\d"
+    r"(?:https?://|www\.)\S+|[\w.+-]+@[\w-]+\.[\w.]+|"
+    r"(?<!\d)(?:400|800|95\d{3}|\+?\d{1,3}[- ])[-\d ]{5,}\d"
 )
 _SMALL_TALK = re.compile(
     r"(?:你好|您好|嗨|哈喽|在吗|在不在|有人吗|早上好|下午好|晚上好|谢谢|谢谢你|多谢|感谢|再见|拜拜|好的|ok|"

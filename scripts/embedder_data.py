@@ -108,7 +108,9 @@ def _intent(row: dict[str, object], forbidden: set[str]) -> Intent:
 
     return Intent(
         name=str(row["intent"]),
-        passages=tuple(f"{row[f'heading_{lang}']} {row[f'passage_{lang}']}" for lang in ("zh", "en")),
+        passages=tuple(
+            f"{row[f'heading_{lang}']} {row[f'passage_{lang}']}" for lang in ("zh", "en")
+        ),
         questions=texts("questions_zh", "questions_en"),
         near_misses=texts("near_miss_zh"),
     )

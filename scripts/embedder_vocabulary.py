@@ -31,7 +31,9 @@ def count(texts: Iterable[str]) -> tuple[Counter[str], Counter[str]]:
     return chinese, english
 
 
-def choose(chinese: Counter[str], english: Counter[str], size: int, share: float) -> dict[str, float]:
+def choose(
+    chinese: Counter[str], english: Counter[str], size: int, share: float
+) -> dict[str, float]:
     """Return `size` pieces with log frequencies; `share` of them Chinese words."""
     characters: Counter[str] = Counter()
     for word, n in chinese.items():

@@ -67,7 +67,9 @@ def retrieval(encoder: Encoder, folder: Path) -> dict[str, float]:
     ).tolist()
     wanted = [right[query["id"]] for query in asked]
     return {
-        "mrr@10": float(np.mean([reciprocal_rank(r, w) for r, w in zip(ranked, wanted, strict=True)])),
+        "mrr@10": float(
+            np.mean([reciprocal_rank(r, w) for r, w in zip(ranked, wanted, strict=True)])
+        ),
         "recall@5": float(np.mean([recall(r, w, 5) for r, w in zip(ranked, wanted, strict=True)])),
     }
 
@@ -76,7 +78,9 @@ def held_out_intents(encoder: Encoder, folders: Sequence[Path]) -> dict[str, flo
     """Return how often a held-out intent's passage is found among the passages of all intents."""
     intents = read_intents(folders, set())
     passages = encoder.encode_passages([intent.passages[0] for intent in intents])
-    asked = [(q, i) for i, intent in enumerate(intents) if intent.held_out for q in intent.questions]
+    asked = [
+        (q, i) for i, intent in enumerate(intents) if intent.held_out for q in intent.questions
+    ]
     ranked = rank(encoder.encode_queries([q for q, _ in asked]), passages)
     right = np.array([i for _, i in asked])[:, None] == ranked
     return {
@@ -127,7 +131,9 @@ def evaluate(encoder: Encoder, training: Path, own: Path) -> dict[str, float]:
     figures: dict[str, float] = {}
     for path in sorted((training / "eval" / "sts").glob("*.tsv.gz")):
         figures[f"sts/{path.name.split('.')[0]}"] = similarity(encoder, path)
-    for folder in sorted(p for p in (training / "eval").iterdir() if (p / "qrels.jsonl.gz").exists()):
+    for folder in sorted(
+        p for p in (training / "eval").iterdir() if (p / "qrels.jsonl.gz").exists()
+    ):
         for name, value in retrieval(encoder, folder).items():
             figures[f"{folder.name}/{name}"] = value
     for name, value in held_out_intents(encoder, [own / "support", own]).items():
@@ -142,12 +148,16 @@ def evaluate(encoder: Encoder, training: Path, own: Path) -> dict[str, float]:
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--model", default=Settings().model, help="folder or name of the model")
-    parser.add_argument("--training", type=Path, default=TRAINING, help="folder with eval/ and train/")
+    parser.add_argument(
+        "--training", type=Path, default=TRAINING, help="folder with eval/ and train/"
+    )
     parser.add_argument("--own", type=Path, default=OWN, help="folder with the support intents")
     parser.add_argument("--json", type=Path, help="also write the figures here")
     options = parser.parse_args()
     if not (options.training / "eval").is_dir():
-        print(f"no evaluation sets at {options.training}/eval; give --training DIR", file=sys.stderr)
+        print(
+            f"no evaluation sets at {options.training}/eval; give --training DIR", file=sys.stderr
+        )
         return 4
     figures = evaluate(open_encoder(Settings(model=options.model)), options.training, options.own)
     for name, value in figures.items():

@@ -80,7 +80,9 @@ class Model(torch.nn.Module):
         self.starts = torch.cumsum(lengths, 0) - lengths
         self.lengths = lengths
         self.words = torch.nn.Parameter(torch.randn(len(pieces), dimensions) * 0.05)
-        self.characters = torch.nn.Parameter(torch.randn(max(len(characters), 1), dimensions) * 0.05)
+        self.characters = torch.nn.Parameter(
+            torch.randn(max(len(characters), 1), dimensions) * 0.05
+        )
 
     def rows(self, wanted: torch.Tensor, keep: torch.Tensor | None = None) -> torch.Tensor:
         """Return composed rows; `keep` (0 or 1 a row) drops the word's own part."""
@@ -110,8 +112,13 @@ class Plan:
 
 
 def bag(
-    model: Model, texts: Texts, numbers: Sequence[int], drop: float, random: np.random.Generator,
-    rows: torch.Tensor, place: NDArray[np.int64],
+    model: Model,
+    texts: Texts,
+    numbers: Sequence[int],
+    drop: float,
+    random: np.random.Generator,
+    rows: torch.Tensor,
+    place: NDArray[np.int64],
 ) -> torch.Tensor:
     """Return the unit vectors of texts from the composed rows of the batch's tokens."""
     flat: list[NDArray[np.int32]] = []
@@ -140,11 +147,17 @@ def loss_of(
     forward = scores
     if n is not None and len(n):
         forward = torch.cat([scores, a @ functional.normalize(n, dim=1).T * scale], dim=1)
-    return (functional.cross_entropy(forward, labels) + functional.cross_entropy(scores.T, labels)) / 2
+    return (
+        functional.cross_entropy(forward, labels) + functional.cross_entropy(scores.T, labels)
+    ) / 2
 
 
 def pair_batches(
-    pairs: Iterable[Pair], texts: Texts, size: int, repeats: dict[str, int], crops: float,
+    pairs: Iterable[Pair],
+    texts: Texts,
+    size: int,
+    repeats: dict[str, int],
+    crops: float,
     random: np.random.Generator,
 ) -> list[Batch]:
     """Cut the pairs into batches of one kind and source each, so that negatives are hard."""
@@ -156,7 +169,9 @@ def pair_batches(
             whole = pair.positive
             width = int(random.integers(8, 24))
             begin = int(random.integers(0, len(whole) - width))
-            rest = whole[: max(0, begin)] + whole[begin + width :] if random.random() < 0.5 else whole
+            rest = (
+                whole[: max(0, begin)] + whole[begin + width :] if random.random() < 0.5 else whole
+            )
             crop = (texts.number(whole[begin : begin + width]), texts.number(rest))
             groups.setdefault(("crop", pair.source), []).append(crop)
     batches: list[Batch] = []
@@ -220,17 +235,31 @@ def write_model(folder: Path, tokens: Tokenizer, matrix: NDArray[np.float32]) ->
     kind = "sentence_transformers.sentence_transformer.modules.static_embedding.StaticEmbedding"
     modules = [
         {"idx": 0, "name": "0", "path": "", "type": kind},
-        {"idx": 1, "name": "1", "path": "1_Normalize",
-         "type": "sentence_transformers.base.modules.normalize.Normalize"},
+        {
+            "idx": 1,
+            "name": "1",
+            "path": "1_Normalize",
+            "type": "sentence_transformers.base.modules.normalize.Normalize",
+        },
     ]
     write_json(folder / "modules.json", modules)
-    write_json(folder / "1_Normalize" / "config.json", {
-        "module_input_name": "sentence_embedding", "module_output_name": "sentence_embedding"})
-    write_json(folder / "config_sentence_transformers.json", {
-        "__version__": {"sentence_transformers": "6.2.0"}, "model_type": "SentenceTransformer",
-        "prompts": {"query": "", "document": ""}, "default_prompt_name": None,
-        "similarity_fn_name": "cosine"})
-    names = sorted(p for p in folder.rglob("*") if p.is_file() and p.suffix in {".json", ".safetensors"})
+    write_json(
+        folder / "1_Normalize" / "config.json",
+        {"module_input_name": "sentence_embedding", "module_output_name": "sentence_embedding"},
+    )
+    write_json(
+        folder / "config_sentence_transformers.json",
+        {
+            "__version__": {"sentence_transformers": "6.2.0"},
+            "model_type": "SentenceTransformer",
+            "prompts": {"query": "", "document": ""},
+            "default_prompt_name": None,
+            "similarity_fn_name": "cosine",
+        },
+    )
+    names = sorted(
+        p for p in folder.rglob("*") if p.is_file() and p.suffix in {".json", ".safetensors"}
+    )
     sums = [f"{hashlib.sha256(p.read_bytes()).hexdigest()}  {p.relative_to(folder)}" for p in names]
     (folder / "SHA256SUMS").write_text("\n".join(sums) + "\n", "utf-8")
 
@@ -238,7 +267,9 @@ def write_model(folder: Path, tokens: Tokenizer, matrix: NDArray[np.float32]) ->
 def compact(tokenizer_json: str) -> str:
     """Return the tokenizer with rounded scores and no white space: a third of the size."""
     values = json.loads(tokenizer_json)
-    values["model"]["vocab"] = [[piece, round(score, 3)] for piece, score in values["model"]["vocab"]]
+    values["model"]["vocab"] = [
+        [piece, round(score, 3)] for piece, score in values["model"]["vocab"]
+    ]
     return json.dumps(values, ensure_ascii=False, separators=(",", ":"))
 
 
@@ -275,8 +306,11 @@ def train(options: argparse.Namespace) -> None:
     groups = read_groups(folders, forbidden)
     own = [t for i in intents for t in (*i.questions, *i.passages)] + [t for g in groups for t in g]
     tokens = vocabulary(pairs, own, options)
-    print(f"{len(pairs)} pairs, {len(intents)} intents, {len(groups)} groups, "
-          f"{tokens.get_vocab_size()} pieces, {time.time() - started:.0f} s", flush=True)
+    print(
+        f"{len(pairs)} pairs, {len(intents)} intents, {len(groups)} groups, "
+        f"{tokens.get_vocab_size()} pieces, {time.time() - started:.0f} s",
+        flush=True,
+    )
     texts = Texts()
     random = np.random.default_rng(options.seed)
     repeats = {"q2para": 2, "q2para_native": 2, "ui_align": 2}
@@ -284,10 +318,14 @@ def train(options: argparse.Namespace) -> None:
     for _ in range(options.epochs):
         main_batches += pair_batches(pairs, texts, options.batch, repeats, options.crops, random)
     extra = [intent_batch(intents, texts, random) for _ in range(options.intent_batches)]
-    extra += [group_batch(groups, texts, options.batch, random) for _ in range(options.group_batches)]
+    extra += [
+        group_batch(groups, texts, options.batch, random) for _ in range(options.group_batches)
+    ]
     batches = interleave(main_batches, [extra[i] for i in random.permutation(len(extra))])
     texts.encode(tokens, options.longest)
-    print(f"{len(texts.ids)} texts, {len(batches)} batches, {time.time() - started:.0f} s", flush=True)
+    print(
+        f"{len(texts.ids)} texts, {len(batches)} batches, {time.time() - started:.0f} s", flush=True
+    )
     pieces = [tokens.id_to_token(i) for i in range(tokens.get_vocab_size())]
     model = Model(pieces, options.dimensions, options.seed)
     run(model, texts, batches, options)
@@ -328,7 +366,9 @@ def run(model: Model, texts: Texts, batches: list[Batch], options: argparse.Name
         members = [*anchors, *positives, *negatives]
         wanted = np.unique(np.concatenate([texts.ids[n] for n in members])).astype(np.int64)
         place[wanted] = np.arange(len(wanted))
-        keep = torch.from_numpy((random.random(len(wanted)) >= options.word_drop).astype(np.float32))
+        keep = torch.from_numpy(
+            (random.random(len(wanted)) >= options.word_drop).astype(np.float32)
+        )
         rows = model.rows(torch.from_numpy(wanted), keep)
         rows = rows * torch.from_numpy((wanted > 1).astype(np.float32))[:, None]
         a = bag(model, texts, anchors, options.drop, random, rows, place)
@@ -351,7 +391,9 @@ def run(model: Model, texts: Texts, batches: list[Batch], options: argparse.Name
         if step % 50 == 49:
             left_s = (time.time() - began) / (step - first + 1) * (len(batches) - step)
             shown = total / (1 - 0.98 ** (step - first + 1))
-            print(f"step {step + 1}/{len(batches)} loss {shown:.3f} left {left_s:.0f} s", flush=True)
+            print(
+                f"step {step + 1}/{len(batches)} loss {shown:.3f} left {left_s:.0f} s", flush=True
+            )
         if options.save_every and step % options.save_every == options.save_every - 1:
             save(model, optimiser, kept, step + 1)
 
@@ -401,7 +443,12 @@ def main() -> int:
     add("--longest", type=int, default=128, help="tokens read of a text")
     add("--batch", type=int, default=2048)
     add("--epochs", type=int, default=1)
-    add("--crops", type=float, default=0.3, help="share of passages that also teach a crop of theirs")
+    add(
+        "--crops",
+        type=float,
+        default=0.3,
+        help="share of passages that also teach a crop of theirs",
+    )
     add("--intent-batches", type=int, default=200)
     add("--group-batches", type=int, default=60)
     add("--rate", type=float, default=0.01, help="highest learning rate of the cycle")
