@@ -69,7 +69,8 @@ def build(
         index = Index(draft.folder, encoder, settings)
         calibrate(index, settings, facts).write(draft.folder / CONFIDENCE)
         counts = {"documents": len(corpus.documents), "passages": len(chunks), "views": len(views)}
-        generation = draft.commit(corpus=corpus.files, facts={**facts, "counts": counts})
+        about = {"encoder": encoder.name, "counts": counts}
+        generation = draft.commit(corpus=corpus.files, facts={**facts, **about})
     return Report(
         generation=generation.id,
         files=len(corpus.files),
@@ -88,7 +89,6 @@ def index_facts(encoder: Encoder, settings: Settings) -> dict[str, str]:
     """Return what an index depends on besides the corpus; a generation with others is refused."""
     return {
         "tables": str(TABLES),
-        "encoder": encoder.name,
         "encoder_sha256": encoder.fingerprint,
         "dimensions": str(encoder.dimensions),
         "normalised": "true",

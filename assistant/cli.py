@@ -12,18 +12,16 @@ from typing import Any
 import orjson
 
 from assistant import generations
-from assistant.answer import language_of
-from assistant.build import Report, build
+from assistant.build import build
 from assistant.desk import Desk
 from assistant.embed import open_encoder
 from assistant.errors import AssistantError, BadInput, IndexUnusable, UsageError
 from assistant.load import load_corpus
-from assistant.records import Answer, Handoff, Hit, Quote
 from assistant.screen import clean
 from assistant.settings import Settings, load_settings
+from assistant.terminal import Progress, answer_text, hit_text, report_text, safe
 
 DONE, WITH_WARNINGS = 0, 1
-_BAR = 40
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -32,7 +30,7 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         return int(options.run(options))
     except AssistantError as error:
-        print(f"assistant: {_safe(str(error))}", file=sys.stderr)
+        print(f"assistant: {safe(str(error))}", file=sys.stderr)
         return error.exit_code
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -82,61 +80,20 @@ def _settings(options: argparse.Namespace) -> Settings:
 
 
 def _build(options: argparse.Namespace) -> int:
-    with _Progress() as progress:
+    with Progress() as progress:
         report = build(_settings(options), progress=progress)
-    print(_report(report))
+    print(report_text(report))
     return WITH_WARNINGS if report.skipped or report.warnings else DONE
-
-
-class _Progress:
-    """Show the stage and how far it is on stderr; one rewritten line on a terminal."""
-
-    def __init__(self) -> None:
-        self._shown = ""
-        self._terminal = sys.stderr.isatty()
-
-    def __enter__(self) -> "_Progress":
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        if self._terminal and self._shown:
-            print("\r\033[K", end="", file=sys.stderr)
-
-    def __call__(self, stage: str, done: int, total: int) -> None:
-        """Show one step."""
-        if self._terminal:
-            filled = _BAR * done // total if total else 0
-            bar = f"[{'#' * filled}{'.' * (_BAR - filled)}] {done:,}/{total:,}" if total else ""
-            self._shown = f"{stage:10} {bar or (f'{done:,}' if done else '')}"
-            print(f"\r\033[K{self._shown}", end="", file=sys.stderr, flush=True)
-        elif stage != self._shown:
-            self._shown = stage
-            print(f"{stage} ...", file=sys.stderr, flush=True)
-
-
-def _report(report: Report) -> str:
-    lines = [
-        f"index {report.generation} built in {report.seconds:.1f} s",
-        f"  files read   {report.files:>8,}",
-        f"  sections     {report.sections:>8,}",
-        f"  passages     {report.passages:>8,}",
-        f"  views        {report.views:>8,}"
-        f"   ({report.reused:,} reused, {report.encoded:,} encoded)",
-        f"  skipped      {len(report.skipped):>8,}",
-    ]
-    lines += [f"    {_safe(one.path)}: {_safe(one.reason)}" for one in report.skipped]
-    lines += [f"  look at {_safe(one.path)}: {_safe(one.reason)}" for one in report.warnings]
-    return "\n".join(lines)
 
 
 # --- ask and search ------------------------------------------------------------------------------
 
 
 def _desk(options: argparse.Namespace) -> Desk:
-    with _Progress() as progress:
+    with Progress() as progress:
         desk = Desk.open(_settings(options), progress)
     for note in desk.notes:
-        print(f"assistant: {_safe(note)}", file=sys.stderr)
+        print(f"assistant: {safe(note)}", file=sys.stderr)
     return desk
 
 
@@ -146,7 +103,7 @@ def _ask(options: argparse.Namespace) -> int:
     if options.batch:
         return _batch(_desk(options), _lines_of(options.batch))
     answer = _desk(options).ask(" ".join(options.question))
-    print(orjson.dumps(answer).decode() if options.json else _written(answer))
+    print(orjson.dumps(answer).decode() if options.json else answer_text(answer))
     return DONE
 
 
@@ -180,72 +137,9 @@ def _search(options: argparse.Namespace) -> int:
             ).decode()
         )
     else:
-        print(
-            "\n\n".join(_hit(number, hit) for number, hit in enumerate(hits, 1)) or "nothing found"
-        )
+        shown = [hit_text(number, hit) for number, hit in enumerate(hits, 1)]
+        print("\n\n".join(shown) or "nothing found")
     return DONE
-
-
-def _hit(number: int, hit: Hit) -> str:
-    chunk = hit.chunk
-    return _safe(
-        f"{number}. {' > '.join(chunk.headings)}  ({chunk.path}:{chunk.start}-{chunk.end})\n"
-        f"   score {hit.score:.3f}  similarity {hit.similarity:.3f}  BM25 {hit.lexical:.2f}  "
-        f"covers {hit.coverage:.0%} of the words\n{_indent(chunk.text)}"
-    )
-
-
-def _written(answer: Answer) -> str:
-    chinese = language_of(answer.question) == "zh"
-    verdicts = {
-        "answered": "有答案" if chinese else "answered",
-        "uncertain": "不确定" if chinese else "not certain",
-        "unanswered": "没有答案" if chinese else "not answered",
-    }
-    sure = "把握" if chinese else "confidence"
-    lines = [answer.message]
-    if answer.quotes or answer.handoff:
-        lines[0] += f"  [{verdicts[answer.verdict]}, {sure} {answer.confidence:.0%}]"
-    lines += [_quote(quote) for quote in answer.quotes]
-    if answer.handoff:
-        lines.append(_handoff(answer.handoff, chinese))
-    return "\n\n".join(lines)
-
-
-def _quote(quote: Quote) -> str:
-    place = f"{quote.path}:{quote.start}-{quote.end}"
-    return (
-        f"{_safe(' > '.join(quote.headings))}  ({_safe(place)})\n{_indent(_safe(_marked(quote)))}"
-    )
-
-
-def _marked(quote: Quote) -> str:
-    """Set the answering sentences off with » « so that plain terminals show them too."""
-    text = quote.text
-    for begin, end in reversed(quote.highlights):
-        text = f"{text[:begin]}»{text[begin:end]}«{text[end:]}"
-    return text
-
-
-def _handoff(handoff: Handoff, chinese: bool) -> str:
-    nowhere = "见官方应用或官网" if chinese else "see the official app or website"
-    lines = [handoff.message]
-    lines += [f"  - {channel.name}: {channel.contact or nowhere}" for channel in handoff.channels]
-    if handoff.checklist:
-        items = [item.item for item in handoff.checklist]
-        lines.append(
-            "  请准备: " + "、".join(items) if chinese else "  Have ready: " + ", ".join(items)
-        )
-    return _safe("\n".join(lines))
-
-
-def _indent(text: str) -> str:
-    return "\n".join("   " + line for line in text.split("\n"))
-
-
-def _safe(text: str) -> str:
-    """Return text without what could drive a terminal."""
-    return clean(text)
 
 
 # --- serve ---------------------------------------------------------------------------------------
@@ -288,9 +182,9 @@ def _installed(name: str) -> str:
 
 def _checked(check: Callable[[Settings], str], settings: Settings) -> AssistantError | None:
     try:
-        print(_safe(check(settings)))
+        print(safe(check(settings)))
     except AssistantError as error:
-        print(_safe(f"PROBLEM: {error}"))
+        print(safe(f"PROBLEM: {error}"))
         return error
     return None
 

@@ -109,16 +109,16 @@ _MASKS: tuple[tuple[str, str, re.Pattern[str], Callable[[str], bool]], ...] = (
         _id_card,
     ),
     (
+        "mobile",
+        "[手机号]",
+        re.compile(r"(?<![0-9])(?:\+?86[ -]?)?1[3-9][0-9](?:[ -]?[0-9]{4}){2}(?![ -]?[0-9])"),
+        lambda _: True,
+    ),
+    (
         "card",
         "[卡号]",
         re.compile(r"(?<![0-9])[0-9](?:[ -]?[0-9]){12,18}(?![0-9])"),
         lambda found: _card_number(re.sub(r"\D", "", found)),
-    ),
-    (
-        "mobile",
-        "[手机号]",
-        re.compile(r"(?<![0-9])(?:\+?86[ -]?)?1[3-9][0-9](?:[ -]?[0-9]{4}){2}(?![0-9])"),
-        lambda _: True,
     ),
     (
         "seed_phrase",

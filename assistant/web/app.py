@@ -16,6 +16,7 @@ from assistant.answer import Language
 from assistant.desk import Desk
 from assistant.errors import UsageError
 from assistant.settings import Settings
+from assistant.terminal import Progress
 from assistant.web.guard import Guard
 from assistant.web.page import CSS, I18N, THEME, build_page
 from assistant.web.render import page_html, source_html, text
@@ -81,10 +82,8 @@ def _number(words: str | None) -> int:
 
 def serve(settings: Settings) -> int:
     """Open the desk, building the index when there is none, and serve until stopped."""
-    from assistant.cli import _Progress
-
     logging.basicConfig(level=logging.INFO, format="%(levelname)s %(name)s: %(message)s")
-    with _Progress() as progress:
+    with Progress() as progress:
         desk = Desk.open(settings, progress)
     for note in desk.notes:
         print(note, file=sys.stderr)

@@ -139,7 +139,8 @@ def _channel(channel: Channel, language: Language) -> str:
         if channel.contact
         else f'<span class="nowhere">{say("nowhere", language)}</span>'
     )
-    return f"<li><strong>{text(channel.name)}</strong> {contact}{_folded(channel.quote, language)}</li>"
+    said = _folded(channel.quote, language)
+    return f"<li><strong>{text(channel.name)}</strong> {contact}{said}</li>"
 
 
 def _item(item: ChecklistItem, language: Language) -> str:

@@ -1,0 +1,66 @@
+"""The river flows one way: a room imports only rooms above it."""
+
+import ast
+from pathlib import Path
+
+import pytest
+
+PACKAGE = Path(__file__).parent.parent / "assistant"
+RIVER = """
+errors records settings fold screen formats load split embed store lexical generations search
+confidence questions calibrate answer triage handoff build desk terminal
+web.wording web.render web.guard web.page web.app web cli
+""".split()
+# Imports inside a function: heavy or optional libraries, each in the one place that needs it.
+LAZY = {
+    "formats": {"markdown_it", "selectolax.lexbor", "pypdf", "pypdf.errors", "docx"},
+    "split": {"langchain_text_splitters"},
+    "embed": {"sentence_transformers"},
+    "confidence": {"sklearn.linear_model", "sklearn.pipeline", "sklearn.preprocessing"},
+    "cli": {"assistant.web"},
+}
+
+
+def rooms() -> dict[str, Path]:
+    found = {}
+    for path in sorted(PACKAGE.rglob("*.py")):
+        name = ".".join(path.relative_to(PACKAGE).with_suffix("").parts).removesuffix("__init__")
+        if name:
+            found[name.rstrip(".")] = path
+    return found
+
+
+def imported(path: Path) -> list[tuple[str, bool]]:
+    """Return (module, inside a function) of every import."""
+    tree = ast.parse(path.read_text("utf-8"))
+    inside = {
+        id(node)
+        for function in ast.walk(tree)
+        if isinstance(function, (ast.FunctionDef, ast.AsyncFunctionDef))
+        for node in ast.walk(function)
+    }
+    found = []
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            found += [(alias.name, id(node) in inside) for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            module = node.module or ""
+            names = (
+                [f"{module}.{a.name}" for a in node.names] if module == "assistant" else [module]
+            )
+            found += [(name, id(node) in inside) for name in names]
+    return found
+
+
+def test_every_room_stands_in_the_river():
+    assert sorted(rooms()) == sorted(RIVER)
+
+
+@pytest.mark.parametrize("room", RIVER)
+def test_a_room_imports_only_rooms_above_it(room):
+    above = set(RIVER[: RIVER.index(room)])
+    for module, inside in imported(rooms()[room]):
+        if module.startswith("assistant."):
+            assert module.removeprefix("assistant.") in above
+        if inside:
+            assert module in LAZY.get(room, set())
