@@ -13,7 +13,6 @@ from assistant.fold import fold
 HAN = r"\u4e00-\u9fff"
 _RUN = re.compile(f"[{HAN}]+|[a-z]+|[0-9]")
 PAD, UNKNOWN = "[PAD]", "[UNK]"
-_LEAST_CHARACTER = 2
 _LEAST_PIECE = 200
 
 
@@ -31,6 +30,12 @@ def count(texts: Iterable[str]) -> tuple[Counter[str], Counter[str]]:
     return chinese, english
 
 
+def _gb2312() -> set[str]:
+    """Return the 6,763 characters of GB 2312, so that no usual name is unknown."""
+    codes = (bytes([high, low]) for high in range(0xB0, 0xF8) for low in range(0xA1, 0xFF))
+    return set("".join(code.decode("gb2312", "ignore") for code in codes))
+
+
 def choose(
     chinese: Counter[str], english: Counter[str], size: int, share: float
 ) -> dict[str, float]:
@@ -44,7 +49,7 @@ def choose(
         for begin in range(len(word)):
             for end in range(begin + 1, min(begin + 5, len(word)) + 1):
                 pieces[word[begin:end]] += n
-    kept = {c: n / 50 for c, n in characters.items() if n >= _LEAST_CHARACTER}
+    kept = {c: max(characters[c], 1) / 50 for c in sorted(_gb2312() | characters.keys())}
     kept |= {p: n / 500 for p, n in pieces.items() if len(p) == 1 or n >= _LEAST_PIECE * 40}
     kept |= {str(digit): 1000.0 for digit in range(10)}
     room = size - 2 - len(kept)

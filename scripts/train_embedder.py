@@ -69,7 +69,7 @@ class Texts:
 class Model(torch.nn.Module):
     """Hold word vectors and character vectors; compose rows from both."""
 
-    def __init__(self, pieces: Sequence[str], dimensions: int, seed: int) -> None:
+    def __init__(self, pieces: Sequence[str], dimensions: int, seed: int, init: float) -> None:
         super().__init__()
         torch.manual_seed(seed)
         characters = sorted({c for piece in pieces for c in piece if "\u4e00" <= c <= "\u9fff"})
@@ -79,9 +79,9 @@ class Model(torch.nn.Module):
         lengths = torch.tensor([len(part) for part in parts])
         self.starts = torch.cumsum(lengths, 0) - lengths
         self.lengths = lengths
-        self.words = torch.nn.Parameter(torch.randn(len(pieces), dimensions) * 0.05)
+        self.words = torch.nn.Parameter(torch.randn(len(pieces), dimensions) * init)
         self.characters = torch.nn.Parameter(
-            torch.randn(max(len(characters), 1), dimensions) * 0.05
+            torch.randn(max(len(characters), 1), dimensions) * init
         )
 
     def rows(self, wanted: torch.Tensor, keep: torch.Tensor | None = None) -> torch.Tensor:
@@ -327,7 +327,7 @@ def train(options: argparse.Namespace) -> None:
         f"{len(texts.ids)} texts, {len(batches)} batches, {time.time() - started:.0f} s", flush=True
     )
     pieces = [tokens.id_to_token(i) for i in range(tokens.get_vocab_size())]
-    model = Model(pieces, options.dimensions, options.seed)
+    model = Model(pieces, options.dimensions, options.seed, options.init)
     run(model, texts, batches, options)
     write_model(options.output, tokens, model.matrix())
     print(f"wrote {options.output} after {time.time() - started:.0f} s", flush=True)
@@ -452,6 +452,7 @@ def main() -> int:
     add("--intent-batches", type=int, default=200)
     add("--group-batches", type=int, default=60)
     add("--rate", type=float, default=0.01, help="highest learning rate of the cycle")
+    add("--init", type=float, default=0.2, help="spread of the first weights; rare words keep it")
     add("--scale", type=float, default=20.0, help="what cosines are multiplied by")
     add("--drop", type=float, default=0.2, help="share of tokens dropped")
     add("--word-drop", type=float, default=0.1, help="share of words left to their characters")

@@ -114,7 +114,22 @@ def test_masking_is_total(text):
 
 
 @pytest.mark.parametrize(
-    "pump", ["1", "1 ", "1-", "a", "abcd ", "a@", "a.", "密码是", "验证码 ", "钱 ", "[", "\u0301", "e\u0301"]
+    "pump",
+    [
+        "1",
+        "1 ",
+        "1-",
+        "a",
+        "abcd ",
+        "a@",
+        "a.",
+        "密码是",
+        "验证码 ",
+        "钱 ",
+        "[",
+        "\u0301",
+        "e\u0301",
+    ],
 )
 def test_time_grows_no_faster_than_the_text(pump):
     """Eight times the text takes well under sixty-four times as long: nothing is quadratic."""
