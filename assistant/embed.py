@@ -168,6 +168,8 @@ def _is_static(folder: Path) -> bool:
         raise ModelUnusable(
             f"{folder / 'modules.json'} does not list modules; copy it anew."
         ) from None
+    if not kinds:
+        raise ModelUnusable(f"{folder / 'modules.json'} lists no modules; copy the model anew.")
     return kinds in (["StaticEmbedding"], ["StaticEmbedding", "Normalize"]) and paths[0] == ""
 
 

@@ -1,0 +1,166 @@
+"""Every store and the lexical index against brute force, scores included (law 6)."""
+
+import math
+from collections import Counter
+from itertools import pairwise
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from assistant.errors import IndexUnusable
+from assistant.fold import fold, simplify, terms
+from assistant.lexical import Lexical
+from assistant.store import FaissStore
+
+STORES = {
+    "float32": (lambda v: FaissStore.build(v), 1e-6),
+    "float16": (lambda v: FaissStore.build(v, "float16"), 2e-3),
+}
+
+
+def unit(count, dimensions=24, seed=0):
+    rows = np.random.default_rng(seed).normal(size=(count, dimensions)).astype(np.float32)
+    return rows / np.linalg.norm(rows, axis=1, keepdims=True)
+
+
+@pytest.mark.parametrize("kind", STORES)
+class TestStore:
+    def test_finds_what_brute_force_finds_with_its_scores(self, kind):
+        build, error = STORES[kind]
+        rows, queries = unit(500), unit(20, seed=1)
+        store = build(rows)
+        scores, found = store.search(queries, 10)
+        truth = queries @ rows.T
+        expected = np.argsort(-truth, axis=1, kind="stable")[:, :10]
+        assert np.abs(scores - np.take_along_axis(truth, found, 1)).max() < error
+        agreement = [
+            len(set(a) & set(b)) for a, b in zip(found.tolist(), expected.tolist(), strict=True)
+        ]
+        assert np.array_equal(found, expected) if kind == "float32" else min(agreement) >= 9
+
+    def test_equal_scores_are_ordered_by_row(self, kind):
+        rows = np.repeat(unit(3), 5, axis=0)
+        _, found = STORES[kind][0](rows).search(unit(1, seed=3), 15)
+        order = np.argsort(-(unit(1, seed=3) @ rows.T)[0], kind="stable")
+        assert np.array_equal(found[0], order) or kind == "float16"
+        assert all(
+            a < b for g in range(0, 15, 5) for a, b in pairwise(found[0][g : g + 5].tolist())
+        )
+
+    def test_gives_back_its_vectors_and_survives_the_disk(self, kind, tmp_path):
+        build, error = STORES[kind]
+        rows = unit(50)
+        store = build(rows)
+        store.write(tmp_path / "v.faiss")
+        again = FaissStore.open(tmp_path / "v.faiss")
+        assert (len(again), again.dimensions) == (50, 24)
+        assert np.abs(again.vectors([3, 0, 49]) - rows[[3, 0, 49]]).max() < error
+        for one, other in zip(store.search(rows[:5], 7), again.search(rows[:5], 7), strict=True):
+            assert np.array_equal(one, other)
+
+    def test_asks_for_more_than_there_is(self, kind):
+        scores, found = STORES[kind][0](unit(4)).search(unit(2, seed=1), 100)
+        assert scores.shape == found.shape == (2, 4)
+
+
+@pytest.mark.parametrize("data", [b"", b"nonsense" * 100])
+def test_a_file_that_is_no_index_is_refused(tmp_path, data):
+    (tmp_path / "v.faiss").write_bytes(data)
+    with pytest.raises(IndexUnusable, match=r"v\.faiss.*assistant build"):
+        FaissStore.open(tmp_path / "v.faiss")
+
+
+def test_a_tiny_file_that_declares_64_gib_is_refused(tmp_path):
+    FaissStore.build(unit(2)).write(tmp_path / "v.faiss")
+    data = (tmp_path / "v.faiss").read_bytes()
+    size = (2 * 24).to_bytes(8, "little")
+    assert data.count(size) == 1
+    (tmp_path / "v.faiss").write_bytes(data.replace(size, (2**34 + 1).to_bytes(8, "little")))
+    with pytest.raises(IndexUnusable, match=r"v\.faiss"):
+        FaissStore.open(tmp_path / "v.faiss")
+
+
+TEXTS = [
+    "充值没到账怎么办",
+    "忘记登录密码怎么找回密码",
+    "How to reset a password",
+    "订单 TH-01 的传感器 v1.2",
+    "充值",
+    "",
+]
+
+
+def bm25(texts, query):
+    """Score by the textbook, on documents short enough for exact length norms."""
+    documents = [Counter(terms(fold(text))) for text in texts]
+    lengths = [sum(d.values()) for d in documents]
+    average = sum(lengths) / len(documents)
+    scores = []
+    for document, length in zip(documents, lengths, strict=True):
+        total = 0.0
+        for term in dict.fromkeys(query):
+            n = sum(term in d for d in documents)
+            idf = math.log(1 + (len(documents) - n + 0.5) / (n + 0.5))
+            tf = document[term]
+            total += idf * tf * 2.2 / (tf + 1.2 * (0.25 + 0.75 * length / average))
+        scores.append(total)
+    return scores
+
+
+def test_bm25_of_a_case_worked_by_hand(tmp_path):
+    """Two texts of one and three terms: N = 2, n(甲) = 1, average length 2."""
+    index = Lexical.build(tmp_path / "lex", ["甲", "乙丙"])
+    idf = math.log(1 + 1.5 / 1.5)
+    expected = idf * 2.2 / (1 + 1.2 * (0.25 + 0.75 * 1 / 2))
+    assert index.search(["甲"], 5) == [(0, pytest.approx(expected, rel=1e-6))]
+    assert index.idf("甲") == pytest.approx(idf)
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    st.lists(st.text("充值没到账密码找回甲乙ab 1", max_size=12), min_size=1, max_size=12),
+    st.text("充值密码甲ab1", max_size=6),
+)
+def test_bm25_agrees_with_brute_force(tmp_path_factory, texts, query):
+    index = Lexical.build(tmp_path_factory.mktemp("lex") / "l", texts)
+    words = terms(fold(query))
+    truth = bm25(texts, words) if any(terms(fold(t)) for t in texts) else [0.0] * len(texts)
+    found = dict(index.search(words, 100))
+    assert {row for row, score in enumerate(truth) if score > 0} == set(found)
+    for row, score in found.items():
+        assert score == pytest.approx(truth[row], rel=1e-5)
+    assert list(found) == sorted(found, key=lambda row: (-found[row], row))
+
+
+def test_lexical_survives_the_disk_and_counts_rows(tmp_path):
+    built = Lexical.build(tmp_path / "lex", TEXTS)
+    again = Lexical.open(tmp_path / "lex")
+    assert len(built) == len(again) == len(TEXTS)
+    for query in ("密码", "reset", "th-01", "传感器"):
+        words = terms(fold(query))
+        assert built.search(words, 5) == again.search(words, 5) != []
+
+
+@pytest.mark.parametrize(
+    ("query", "row"),
+    [
+        ("TH-01", 3),
+        ("th01", 3),
+        ("V1.2", 3),
+        ("ＴＨ－０１", 3),
+        ("儲值", 4),
+        ("密碼", 1),
+        ("PASSWORD", 2),
+    ],
+)
+def test_codes_widths_and_traditional_writing_are_found(tmp_path, query, row):
+    found = Lexical.build(tmp_path / "lex", TEXTS).search(terms(fold(query)), 1)
+    assert (found[0][0] if found else None) == row
+
+
+@given(st.text(max_size=80))
+def test_folding_keeps_the_length_so_offsets_hold(text):
+    assert len(fold(text)) == len(text) == len(simplify(text))
+    assert fold(fold(text)) == fold(text)
