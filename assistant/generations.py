@@ -100,7 +100,7 @@ class Draft:
             _sync(folder)
         created = datetime.now(UTC).isoformat(timespec="seconds")
         manifest = Manifest(FORMAT, self._id, created, files, corpus, facts)
-        _write(self.folder / MANIFEST, json.dumps(asdict(manifest), ensure_ascii=False, indent=1))
+        _write(self.folder / MANIFEST, _sealed(asdict(manifest)))
         _sync(self.folder)
         check(Generation(self._id, self.folder, manifest))
         final = self.folder.with_name(self._id)
@@ -130,12 +130,10 @@ def build(root: Path, keep: int = 2) -> Iterator[Draft]:
             raise IndexUnusable(f"cannot write to {root}: {error.strerror}. {_CHOOSE}") from None
         try:
             yield draft
-        except OSError as error:
-            shutil.rmtree(draft.folder, ignore_errors=draft.folder.suffix == _DRAFT)
+        except (OSError, IndexUnusable) as error:
             raise IndexUnusable(
-                f"the build stopped: {error.strerror or error} ({error.filename or root}). "
-                "The index in use is unchanged. Free some space or repair the disk, "
-                "then: assistant build"
+                f"the build stopped: {error}. The index in use is unchanged. Free some space or "
+                "repair the disk, then: assistant build"
             ) from error
         finally:
             if draft.folder.suffix == _DRAFT:
@@ -308,6 +306,8 @@ def _read_manifest(folder: Path) -> Manifest:
                 f"{path} has format {values['format']}, this program reads up to {FORMAT}. "
                 f"Update the program, or: {REPAIR[0].lower() + REPAIR[1:]}"
             )
+        if values.pop("seal", None) != _seal(values):
+            raise ValueError("its own checksum differs")
         files = {str(name): FileRecord(**record) for name, record in values["files"].items()}
         if any(Path(name).is_absolute() or ".." in Path(name).parts for name in files):
             raise ValueError("a file outside of the generation")
@@ -319,6 +319,16 @@ def _read_manifest(folder: Path) -> Manifest:
     if manifest.id != folder.name.removesuffix(_DRAFT):
         raise IndexUnusable(f"{path} belongs to generation {manifest.id}. {REPAIR}")
     return manifest
+
+
+def _seal(values: dict[str, Any]) -> str:
+    """Return the checksum that a manifest carries of itself."""
+    plain = json.dumps(values, ensure_ascii=False, sort_keys=True)
+    return hashlib.sha256(plain.encode("utf-8", "surrogatepass")).hexdigest()
+
+
+def _sealed(values: dict[str, Any]) -> str:
+    return json.dumps({**values, "seal": _seal(values)}, ensure_ascii=False, indent=1)
 
 
 def _files(folder: Path) -> list[Path]:

@@ -5,6 +5,7 @@ k1 = 1.2, b = 0.75, idf = ln(1 + (N - n + 0.5) / (n + 0.5)), and keeps a text's 
 exact up to 40 terms, rounded down above (Lucene's norm encoding).
 """
 
+import errno
 import math
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -37,18 +38,21 @@ class Lexical:
 
     @classmethod
     def build(cls, folder: Path, texts: Iterable[str]) -> "Lexical":
-        """Write an index of the texts, row by row, into a new folder."""
+        """Write an index of the texts, row by row, into a new folder; OSError when it fails."""
         folder.mkdir(parents=True)
-        index = tantivy.Index(_schema(), path=str(folder))
-        writer = index.writer(_HEAP_BYTES, num_threads=1)
-        for row, text in enumerate(texts):
-            document = tantivy.Document()
-            document.add_text(_TERMS, " ".join(terms(fold(text))))
-            document.add_unsigned(_ROW, row)
-            writer.add_document(document)
-        writer.commit()
-        writer.wait_merging_threads()
-        index.reload()
+        try:
+            index = tantivy.Index(_schema(), path=str(folder))
+            writer = index.writer(_HEAP_BYTES, num_threads=1)
+            for row, text in enumerate(texts):
+                document = tantivy.Document()
+                document.add_text(_TERMS, " ".join(terms(fold(text))))
+                document.add_unsigned(_ROW, row)
+                writer.add_document(document)
+            writer.commit()
+            writer.wait_merging_threads()
+            index.reload()
+        except ValueError as error:  # how tantivy reports input and output errors
+            raise OSError(errno.EIO, str(error), str(folder)) from None
         return cls(index)
 
     @classmethod

@@ -1,6 +1,6 @@
 """Find the passages that answer: `Index` writes, opens and searches one generation's files.
 
-A generation's tables are parallel: row *i* of `vectors.faiss`, of `lexical/`, of `rows.npy` and
+A generation's tables are parallel: row *i* of `vectors.faiss`, of `lexical/`, of `rows.i32` and
 line *i* of `views.jsonl` are the same view; the views of a passage lie side by side, the
 whole-passage view first. Lengths and ids are checked on every open.
 """
@@ -25,7 +25,7 @@ from assistant.settings import Settings
 from assistant.store import FaissStore, Store, Vectors
 
 DOCUMENTS, CHUNKS, VIEWS = "documents.jsonl", "chunks.jsonl", "views.jsonl"
-VECTORS, LEXICAL, ROWS = "vectors.faiss", "lexical", "rows.npy"
+VECTORS, LEXICAL, ROWS = "vectors.faiss", "lexical", "rows.i32"
 _POOL = 64
 _KINDS = ("passage", "sentence", "variant")
 
@@ -257,7 +257,7 @@ def write_tables(
     _write_lines(folder / CHUNKS, chunks)
     _write_lines(folder / VIEWS, views)
     rows = [(v.chunk, _KINDS.index(v.kind), v.start, v.end) for v in views]
-    np.save(folder / ROWS, np.array(rows, dtype=np.int32).reshape(len(rows), 4), allow_pickle=False)
+    np.array(rows, dtype="<i4").tofile(folder / ROWS)
     FaissStore.build(vectors, precision).write(folder / VECTORS)
     Lexical.build(folder / LEXICAL, (view.text for view in views))
 
@@ -296,13 +296,15 @@ def _write_lines(path: Path, records: Iterable[Record]) -> None:
 
 
 def _read_rows(path: Path) -> NDArray[np.int32]:
+    """Read the view table: chunk row, kind, start and end of every view.
+
+    A plain array: `np.load` parses its header as Python, which fails now and then when several
+    threads do it at once (CPython 3.11: "AST constructor recursion depth mismatch").
+    """
     try:
-        rows: NDArray[np.int32] = np.load(path, mmap_mode="r", allow_pickle=False)
+        return np.fromfile(path, dtype="<i4").reshape(-1, 4)
     except (OSError, ValueError) as error:
-        raise IndexUnusable(
-            f"cannot read {path.name}: {error}. Rebuild with: assistant build"
-        ) from None
-    return np.asarray(rows)
+        raise IndexUnusable(f"cannot read {path.name}: {error}. Rebuild: assistant build") from None
 
 
 def _document(values: dict[str, Any]) -> Document:

@@ -4,6 +4,7 @@ A store holds unit rows numbered 0..n-1 in the order they were added; row *i* is
 store passes the same suite against brute-force numpy, scores included.
 """
 
+import errno
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, Protocol
@@ -76,8 +77,11 @@ class FaissStore:
             ) from None
 
     def write(self, path: Path) -> None:
-        """Write the index to a new file."""
-        faiss.write_index(self._index, str(path))
+        """Write the index to a new file; raise OSError when it does not fit."""
+        try:
+            faiss.write_index(self._index, str(path))
+        except RuntimeError as error:
+            raise OSError(errno.EIO, str(error).splitlines()[-1], str(path)) from None
 
     def __len__(self) -> int:
         return int(self._index.ntotal)

@@ -28,7 +28,7 @@ from embedder_data import (
     read_intents,
     training_pairs,
 )
-from embedder_vocabulary import HAN, choose, count, tokenizer
+from embedder_vocabulary import choose, count, tokenizer
 from numpy.typing import NDArray
 from safetensors.numpy import load_file, save_file
 from tokenizers import Tokenizer
@@ -132,8 +132,7 @@ def bag(
         flat.append(ids)
     joined = place[np.concatenate(flat)] if flat else np.zeros(0, np.int64)
     offsets = torch.from_numpy(np.cumsum(lengths) - lengths)
-    summed = functional.embedding_bag(torch.from_numpy(joined), rows, offsets, mode="sum")
-    return summed
+    return functional.embedding_bag(torch.from_numpy(joined), rows, offsets, mode="sum")
 
 
 def loss_of(
