@@ -12,10 +12,12 @@ from collections.abc import Iterator, Sequence
 
 from assistant.errors import BadInput
 from assistant.records import Chunk, Document, Section, Variants, View
+from assistant.screen import clean
 
 Span = tuple[int, int]
 
 _SEPARATORS = [
+    "\r\n\r\n",
     "\n\n",
     "\n",
     "。",
@@ -130,14 +132,22 @@ def _trim(text: str, begin: int, end: int) -> Span:
 
 
 # A sentence ends at a full-width mark with its closing quotes, at a Western mark before white
-# space or Chinese (so 3.5, v1.2 and example.com stay whole), or at the end of a line.
-_SENTENCE_END = re.compile(
-    r"[。！？；…!?]+[”’」』）】》\"')\]]*|\.+[\"')\]”’]*(?=\s|$|[\u4e00-\u9fff])|[\r\n]+"
+# space, Chinese or a closing quote (so 3.5, v1.2, example.com and a?b=c stay whole), or at the end
+# of a line.
+_CLOSING = "”’」』）】》\"')\\]"
+_BEHIND_END = r"(?=\s|$|[\u4e00-\u9fff])"
+_SENTENCE_END = re.compile(  # the lookbehinds keep rows of marks linear
+    rf"[。！？；…]+[!?]*[{_CLOSING}]*|(?<![!?])[!?]++[。！？…]*+[{_CLOSING}]*+{_BEHIND_END}|"
+    rf"(?<!\.)\.++[{_CLOSING}]*+{_BEHIND_END}|[\r\n]+"
 )
 _ABBREVIATION = re.compile(
-    r"(?:^|[\s(])(?:[A-Za-z]|e\.g|i\.e|etc|vs|Mr|Mrs|Ms|Dr|No|Inc|Ltd|approx)\.$"
+    r"(?<![A-Za-z0-9.])(?:[A-Za-z]|e\.g|i\.e|etc|vs|Mr|Mrs|Ms|Dr|No|Inc|Ltd|approx)\.\Z"
 )
-_MARKER = re.compile(r"[ \t]*(?:[-*+•·▪●]|\d{1,2}[.)、](?!\d)|[（(]\d{1,2}[)）]|#{1,6}|>)[ \t]*")
+_LONGEST_ABBREVIATION = 8
+_MARKER = re.compile(
+    r"(?:[ \t]*(?:[-*+](?=[ \t])|[•·▪●◦○■□]|\d{1,2}(?:[.)](?!\d)|、)|[（(]\d{1,2}[)）]|"
+    r"#{1,6}(?=[ \t])|>))*[ \t]*"
+)
 
 
 def sentences(text: str) -> list[Span]:
@@ -145,11 +155,9 @@ def sentences(text: str) -> list[Span]:
     spans: list[Span] = []
     begin = 0
     for found in _SENTENCE_END.finditer(text):
-        if found[0][0] == "." and _ABBREVIATION.search(
-            text, max(begin, found.end() - 12), found.end()
-        ):
+        if found[0][0] == "." and _abbreviates(text, begin, found.end()):
             continue
-        if found[0] == "\n" and not _breaks_line(text, begin, found.end()):
+        if found[0] in {"\n", "\r\n"} and _wraps(text, begin, found.start(), found.end()):
             continue
         spans.append((begin, found.end()))
         begin = found.end()
@@ -157,16 +165,16 @@ def sentences(text: str) -> list[Span]:
     return [span for raw in spans if (span := _unmarked(text, *raw))]
 
 
-def _breaks_line(text: str, begin: int, end: int) -> bool:
-    """Tell whether a single newline ends a sentence: not when a wrapped Latin line goes on."""
-    before, after = text[begin : end - 1].rstrip(), text[end : end + 1]
-    return not (
-        before
-        and before[-1].isascii()
-        and before[-1].isalpha()
-        and after.islower()
-        and after.isascii()
-    )
+def _abbreviates(text: str, begin: int, end: int) -> bool:
+    near = text[max(begin, end - _LONGEST_ABBREVIATION) : end]
+    return bool(_ABBREVIATION.search(near))
+
+
+def _wraps(text: str, begin: int, end: int, after: int) -> bool:
+    """Tell whether a newline only wraps a Latin line: a letter before, a small one behind it."""
+    before = text[max(begin, end - 3) : end].rstrip()[-1:]
+    behind = text[after : after + 1]
+    return before.isascii() and before.isalpha() and behind.isascii() and behind.islower()
 
 
 def _unmarked(text: str, begin: int, end: int) -> Span | None:
@@ -177,10 +185,19 @@ def _unmarked(text: str, begin: int, end: int) -> Span | None:
 
 
 def views(passages: Sequence[Chunk], variants: Sequence[Variants]) -> list[View]:
-    """Return the search texts of every passage: whole, by sentence, and by question variant."""
+    """Return the search texts of every passage: whole, by sentence, and by question variant.
+
+    Search texts are clean, for what cannot be seen must not be found. Raises BadInput, naming the
+    Q&A file, for a reference to no section.
+    """
+    table = _Table(passages)
     questions: dict[int, list[str]] = {}
     for one in variants:
-        for row in find_section(one.passage, passages):
+        try:
+            rows = table.find(one.passage)
+        except BadInput as error:
+            raise BadInput(f"{one.source}: {error}") from None
+        for row in rows:
             questions.setdefault(row, []).extend(one.questions)
     return [
         view
@@ -190,12 +207,12 @@ def views(passages: Sequence[Chunk], variants: Sequence[Variants]) -> list[View]
 
 
 def _views(row: int, chunk: Chunk, questions: Sequence[str]) -> Iterator[View]:
-    heads = [heading for heading in chunk.headings if heading]
-    yield View(row, "passage", "\n".join([*heads, chunk.text]), chunk.start, chunk.end)
+    heads = [heading for heading in map(clean, chunk.headings) if heading]
+    yield View(row, "passage", "\n".join([*heads, clean(chunk.text)]), chunk.start, chunk.end)
     spans = sentences(chunk.text)
     if len(spans) > 1:
         for begin, end in spans:
-            text = chunk.text[begin:end]
+            text = clean(chunk.text[begin:end])
             if sum(c.isalnum() for c in text) >= _LEAST_SENTENCE:
                 said = "\n".join([*heads[-1:], text])
                 yield View(row, "sentence", said, chunk.start + begin, chunk.start + end)
@@ -209,20 +226,48 @@ def find_section(reference: str, passages: Sequence[Chunk]) -> list[int]:
     The heading is the section's own, or several joined by ` > ` where that is not unique. Raises
     BadInput, naming close matches, when the reference names nothing or several sections.
     """
-    path, _, wanted = reference.partition("#")
-    parts = tuple(part.strip() for part in wanted.split(" > "))
-    found: dict[tuple[str, ...], list[int]] = {}
-    for row, chunk in enumerate(passages):
-        if chunk.path == path and chunk.headings[-len(parts) :] == parts:
-            found.setdefault(chunk.headings, []).append(row)
-    if len(found) == 1:
-        return next(iter(found.values()))
-    if found:
-        listed = "; ".join(" > ".join(headings) for headings in list(found)[:3])
-        raise BadInput(
-            f"{reference!r} names several sections ({listed}); write more of the headings"
-        )
-    known = {f"{c.path}#{c.headings[-1]}" for c in passages if c.headings}
-    close = difflib.get_close_matches(reference, sorted(known), n=2, cutoff=0.5)
-    hint = f"; did you mean {' or '.join(map(repr, close))}?" if close else ""
-    raise BadInput(f"{reference!r} names no section of the guide{hint}")
+    return _Table(passages).find(reference)
+
+
+class _Table:
+    """Look sections up by path and last heading."""
+
+    def __init__(self, passages: Sequence[Chunk]) -> None:
+        # (path, last heading) → headings → rows
+        self._sections: dict[tuple[str, str], dict[tuple[str, ...], list[int]]] = {}
+        for row, chunk in enumerate(passages):
+            last = chunk.headings[-1] if chunk.headings else ""
+            same = self._sections.setdefault((chunk.path, last), {})
+            same.setdefault(chunk.headings, []).append(row)
+
+    def find(self, reference: str) -> list[int]:
+        """Return the rows of the one section that a reference names."""
+        found = next((f for split in _readings(reference) if (f := self._named(*split))), {})
+        if len(found) == 1:
+            return next(iter(found.values()))
+        if found:
+            listed = "; ".join(" > ".join(headings) for headings in list(found)[:3])
+            raise BadInput(
+                f"{reference!r} names several sections ({listed}); write more of the headings"
+            )
+        known = sorted(f"{path}#{heading}" for path, heading in self._sections if heading)
+        close = difflib.get_close_matches(reference, known, n=2, cutoff=0.5)
+        hint = f"; did you mean {' or '.join(map(repr, close))}?" if close else ""
+        raise BadInput(f"{reference!r} names no section of the guide{hint}")
+
+    def _named(self, path: str, parts: tuple[str, ...]) -> dict[tuple[str, ...], list[int]]:
+        same = self._sections.get((path, parts[-1]), {})
+        return {
+            headings: rows for headings, rows in same.items() if headings[-len(parts) :] == parts
+        }
+
+
+def _readings(reference: str) -> Iterator[tuple[str, tuple[str, ...]]]:
+    """Yield the ways to read a reference: a path or a heading may itself have a # or a >."""
+    for mark in re.finditer("#", reference):
+        path, wanted = reference[: mark.start()], reference[mark.end() :].strip()
+        yield path, (wanted,)
+        if " > " in wanted:
+            yield path, tuple(part.strip() for part in wanted.split(" > "))
+    if "#" not in reference:
+        yield reference, ("",)

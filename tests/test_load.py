@@ -81,9 +81,9 @@ def test_one_wrong_byte_names_its_offset(at):
         decode(bytes(data))
 
 
-def test_big5_is_named_not_misread():
-    with pytest.raises(BadInput, match="Save it as UTF-8"):
-        decode("儲值失敗時請檢查網路連線是否正常，並聯絡客服人員。".encode("big5"))
+def test_big5_is_read_right():
+    text = "儲值失敗時請檢查網路連線是否正常，並聯絡客服人員。"
+    assert decode(text.encode("big5")) == text
 
 
 BAD = {
