@@ -1,18 +1,24 @@
 """Build an index: corpus → passages → vectors → calibrated, verified generation → switch."""
 
+import hashlib
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
+from shutil import copytree
 
 import numpy as np
 
 from assistant import generations
 from assistant.calibrate import calibrate
+from assistant.confidence import Curve
 from assistant.embed import Encoder, Vectors, open_encoder
-from assistant.errors import AssistantError, CorpusEmpty
+from assistant.errors import AssistantError, CorpusEmpty, IndexUnusable, QualityDropped
+from assistant.evaluate import recall
 from assistant.load import load_corpus
+from assistant.questions import labelled_questions
 from assistant.records import Corpus, Skipped, View
-from assistant.search import Index, stored_vectors, write_tables
+from assistant.search import VECTORS, VIEWS, Index, stored_vectors, write_tables
 from assistant.settings import Settings
 from assistant.split import chunks as split_chunks
 from assistant.split import sections as split_sections
@@ -23,6 +29,8 @@ TABLES = 1
 
 CONFIDENCE = "confidence.json"
 _BATCH = 2048
+_FITTED = (VIEWS, VECTORS)
+_RANKING = ("passage_weight", "lexical_weight", "answered_risk", "refused_risk")
 
 Progress = Callable[[str, int, int], None]
 """Called with a stage's name, the steps done and the steps in all (0 when not known)."""
@@ -45,9 +53,16 @@ class Report:
 
 
 def build(
-    settings: Settings, encoder: Encoder | None = None, progress: Progress = lambda *_: None
+    settings: Settings,
+    encoder: Encoder | None = None,
+    progress: Progress = lambda *_: None,
+    force: bool = False,
 ) -> Report:
-    """Build a generation from the corpus and switch to it; on any error the old one stays."""
+    """Build a generation from the corpus and switch to it; on any error the old one stays.
+
+    Raises QualityDropped, unless forced, when the labelled questions are answered worse than the
+    setting `quality_drop` allows.
+    """
     started = time.monotonic()
     encoder = encoder or open_encoder(settings)
     with generations.build(settings.index, keep=settings.keep_generations) as draft:
@@ -64,13 +79,17 @@ def build(
         vectors, reused = _embed(views, encoder, _previous_vectors(settings, encoder), progress)
         progress("write", 0, 0)
         write_tables(draft.folder, corpus.documents, chunks, views, vectors, settings.precision)
-        facts = index_facts(encoder, settings)
         progress("calibrate", 0, 0)
         index = Index(draft.folder, encoder, settings)
-        calibrate(index, settings, facts).write(draft.folder / CONFIDENCE)
+        fit_to = {**curve_facts(encoder, settings), **_content(draft.folder)}
+        calibrate(index, settings, fit_to).write(draft.folder / CONFIDENCE)
+        quality = _quality(index, settings)
+        if not force:
+            _compare(quality, settings, encoder)
         counts = {"documents": len(corpus.documents), "passages": len(chunks), "views": len(views)}
-        about = {"encoder": encoder.name, "counts": counts}
-        generation = draft.commit(corpus=corpus.files, facts={**facts, **about})
+        about = {"encoder": encoder.name, "counts": counts, "recall@1": quality}
+        facts = {**index_facts(encoder, settings), **about}
+        generation = draft.commit(corpus=corpus.files, facts=facts)
     return Report(
         generation=generation.id,
         files=len(corpus.files),
@@ -83,6 +102,54 @@ def build(
         encoded=len(views) - reused,
         seconds=time.monotonic() - started,
     )
+
+
+def recalibrate(settings: Settings, encoder: Encoder) -> Curve:
+    """Fit the curve of the current index anew: the same tables, a new generation."""
+    with generations.build(settings.index, keep=settings.keep_generations) as draft:
+        old = generations.current(settings.index).generation
+        if reason := mismatch(old, encoder, settings):
+            raise IndexUnusable(f"index {old.id}: {reason}. Rebuild with: assistant build")
+        copytree(old.folder, draft.folder, dirs_exist_ok=True)
+        (draft.folder / generations.MANIFEST).unlink()
+        index = Index(draft.folder, encoder, settings)
+        fit_to = {**curve_facts(encoder, settings), **_content(draft.folder)}
+        curve = calibrate(index, settings, fit_to)
+        curve.write(draft.folder / CONFIDENCE)
+        facts = {**old.manifest.facts, "recall@1": _quality(index, settings)}
+        draft.commit(corpus=old.manifest.corpus, facts=facts)
+    return curve
+
+
+def open_generation(
+    generation: generations.Generation, encoder: Encoder, settings: Settings
+) -> tuple[Index, Curve]:
+    """Open a verified generation; raise IndexUnusable when its parts do not fit each other."""
+    require_fit(generation, encoder, settings)
+    index = Index(generation.folder, encoder, settings)
+    return index, Curve.read(generation.folder / CONFIDENCE)
+
+
+def require_fit(generation: generations.Generation, encoder: Encoder, settings: Settings) -> None:
+    """Raise IndexUnusable when a generation, or its curve, is of another model or settings."""
+    if reason := mismatch(generation, encoder, settings):
+        raise IndexUnusable(f"index {generation.id}: {reason}. Rebuild with: assistant build")
+    files = generation.manifest.files
+    content = {name: files[name].sha256 for name in _FITTED if name in files}
+    wanted = {**curve_facts(encoder, settings), **content}
+    fitted = Curve.read(generation.folder / CONFIDENCE).fitted_to
+    for name in sorted({*wanted, *fitted}):
+        if (seen := fitted.get(name)) != wanted.get(name):
+            raise IndexUnusable(
+                f"{CONFIDENCE} of index {generation.id} was fitted to {name} = {seen!r}, it is "
+                f"{wanted.get(name)!r} now. Fit it anew with: assistant calibrate"
+            )
+
+
+def curve_facts(encoder: Encoder, settings: Settings) -> dict[str, str]:
+    """Return what a confidence curve depends on besides the tables themselves."""
+    ranking = {name: str(getattr(settings, name)) for name in _RANKING}
+    return {**index_facts(encoder, settings), **ranking}
 
 
 def index_facts(encoder: Encoder, settings: Settings) -> dict[str, str]:
@@ -104,6 +171,35 @@ def mismatch(generation: generations.Generation, encoder: Encoder, settings: Set
         if (seen := facts.get(name)) != wanted:
             return f"it was built with {name} = {seen!r}, the settings say {wanted!r}"
     return ""
+
+
+def _content(folder: Path) -> dict[str, str]:
+    """Return the hashes of the tables that a curve is fitted to."""
+    return {name: hashlib.sha256((folder / name).read_bytes()).hexdigest() for name in _FITTED}
+
+
+def _quality(index: Index, settings: Settings) -> float | None:
+    """Return recall@1 on all labelled questions; None when there are none."""
+    questions = labelled_questions(settings.corpus)
+    return recall(index, questions) if questions else None
+
+
+def _compare(quality: float | None, settings: Settings, encoder: Encoder) -> None:
+    """Refuse a drop of the quality on today's questions, or on those of the old index's build."""
+    try:
+        old = generations.current(settings.index).generation
+        before = old.manifest.facts.get("recall@1")
+        if not mismatch(old, encoder, settings):
+            before = _quality(Index(old.folder, encoder, settings), settings)
+    except AssistantError:
+        return
+    if quality is not None and before is not None and quality < before - settings.quality_drop:
+        raise QualityDropped(
+            f"the new index answers {quality:.1%} of the labelled questions with the right passage "
+            f"first, the old one {before:.1%}: a drop of more than quality_drop = "
+            f"{settings.quality_drop}. The old index stays in use. Look with: assistant evaluate; "
+            "or switch all the same with: assistant build --force"
+        )
 
 
 def _load(settings: Settings, progress: Progress) -> Corpus:

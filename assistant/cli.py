@@ -1,4 +1,4 @@
-"""The command line: `assistant build / ask / search / serve / doctor`."""
+"""The command line: `assistant build / ask / search / evaluate / calibrate / serve / doctor`."""
 
 import argparse
 import dataclasses
@@ -11,12 +11,14 @@ from typing import Any
 
 import orjson
 
-from assistant import generations
-from assistant.build import build
+from assistant import generations, report
+from assistant.build import build, open_generation, recalibrate
 from assistant.desk import Desk
 from assistant.embed import open_encoder
 from assistant.errors import AssistantError, BadInput, IndexUnusable, UsageError
+from assistant.evaluate import evaluate
 from assistant.load import load_corpus
+from assistant.questions import held_out, read_questions
 from assistant.screen import clean
 from assistant.settings import Settings, load_settings
 from assistant.terminal import Progress, answer_text, hit_text, report_text, safe
@@ -55,7 +57,10 @@ def _parser() -> argparse.ArgumentParser:
         added.set_defaults(run=run)
         return added
 
-    command("build", _build, "build the index from the corpus folder")
+    build = command("build", _build, "build the index from the corpus folder")
+    build.add_argument(
+        "--force", action="store_true", help="switch even when labelled questions fare worse"
+    )
     ask = command("ask", _ask, "answer a question")
     ask.add_argument("question", nargs="*", help="the question")
     ask.add_argument("--json", action="store_true", help="print the answer as a JSON object")
@@ -64,6 +69,12 @@ def _parser() -> argparse.ArgumentParser:
     search.add_argument("question", nargs="+", help="what to look for")
     search.add_argument("--top-k", type=int, default=5, metavar="N", help="most passages (5)")
     search.add_argument("--json", action="store_true", help="print the hits as a JSON list")
+    evaluate = command("evaluate", _evaluate, "measure the index on labelled questions")
+    evaluate.add_argument("--questions", type=Path, metavar="FILE", help="YAML file of questions")
+    evaluate.add_argument("--against", metavar="GENERATION", help="compare with another index")
+    evaluate.add_argument("--json", type=Path, metavar="FILE", help="write every figure as JSON")
+    evaluate.add_argument("--html", type=Path, metavar="FILE", help="write a page with plots")
+    command("calibrate", _calibrate, "fit the confidence of the index anew")
     serve = command("serve", _serve, "serve the page")
     serve.add_argument("--host", help="address (127.0.0.1)")
     serve.add_argument("--port", type=int, help="port (7860)")
@@ -81,9 +92,9 @@ def _settings(options: argparse.Namespace) -> Settings:
 
 def _build(options: argparse.Namespace) -> int:
     with Progress() as progress:
-        report = build(_settings(options), progress=progress)
-    print(report_text(report))
-    return WITH_WARNINGS if report.skipped or report.warnings else DONE
+        built = build(_settings(options), progress=progress, force=options.force)
+    print(report_text(built))
+    return WITH_WARNINGS if built.skipped or built.warnings else DONE
 
 
 # --- ask and search ------------------------------------------------------------------------------
@@ -139,6 +150,42 @@ def _search(options: argparse.Namespace) -> int:
     else:
         shown = [hit_text(number, hit) for number, hit in enumerate(hits, 1)]
         print("\n\n".join(shown) or "nothing found")
+    return DONE
+
+
+# --- evaluate and calibrate ----------------------------------------------------------------------
+
+
+def _evaluate(options: argparse.Namespace) -> int:
+    settings = _settings(options)
+    encoder = open_encoder(settings)
+    asked = options.questions
+    questions = read_questions(asked) if asked else held_out(settings.corpus)
+    now = generations.current(settings.index).generation
+    done = evaluate(*open_generation(now, encoder, settings), questions)
+    other = None
+    if options.against:
+        folder = settings.index / "generations" / options.against
+        generation = generations.Generation(folder.name, folder, generations.verify(folder))
+        other = evaluate(*open_generation(generation, encoder, settings), questions)
+    print(report.text(done, other))
+    if options.json:
+        _write(options.json, orjson.dumps(report.as_json(done, other), option=orjson.OPT_INDENT_2))
+    if options.html:
+        _write(options.html, report.page(done, other).encode())
+    return DONE
+
+
+def _write(path: Path, data: bytes) -> None:
+    try:
+        path.write_bytes(data)
+    except OSError as error:
+        raise UsageError(f"cannot write {path}: {error.strerror}") from None
+
+
+def _calibrate(options: argparse.Namespace) -> int:
+    settings = _settings(options)
+    print(report.curve_text(recalibrate(settings, open_encoder(settings))))
     return DONE
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from assistant import generations
 from assistant.answer import choose, decide, language_of, message_for
-from assistant.build import CONFIDENCE, Progress, build, mismatch
+from assistant.build import Progress, build, open_generation, require_fit
 from assistant.confidence import Curve
 from assistant.embed import Encoder, open_encoder
 from assistant.errors import IndexUnusable, NoIndex
@@ -118,14 +118,12 @@ class Desk:
 
     def _read(self) -> _Open:
         opened = generations.current(self.settings.index, accept=self._accept)
-        folder = opened.generation.folder
-        index = Index(folder, self.encoder, self.settings)
-        return _Open(opened.generation.id, index, Curve.read(folder / CONFIDENCE), opened.notes)
+        index, curve = open_generation(opened.generation, self.encoder, self.settings)
+        return _Open(opened.generation.id, index, curve, opened.notes)
 
     def _accept(self, generation: generations.Generation) -> None:
-        """Refuse a generation that was built with another model or other settings."""
-        if reason := mismatch(generation, self.encoder, self.settings):
-            raise IndexUnusable(f"index {generation.id}: {reason}. Rebuild with: assistant build")
+        """Refuse a generation, or a curve, that was made with another model or other settings."""
+        require_fit(generation, self.encoder, self.settings)
 
     def _answer(self, asked: str, started: float, opened: _Open) -> Answer:
         if recognised := triage(asked):

@@ -39,3 +39,7 @@ class BadInput(AssistantError):
 
 class CorpusEmpty(BadInput):
     """Report a corpus in which no file gave any passage; an old index stays in use."""
+
+
+class QualityDropped(BadInput):
+    """Report a build that answers labelled questions worse; the old index stays in use."""

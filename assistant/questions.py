@@ -66,9 +66,33 @@ def locate(questions: Sequence[Question], chunks: Sequence[Chunk]) -> list[Label
 
 def fit_questions(corpus: Path) -> list[Question]:
     """Return the maintainers' labelled questions that may be fitted on (not `test*.yaml`)."""
-    folder = corpus / FOLDER
-    paths = sorted(folder.glob("*.yaml")) if folder.is_dir() else []
-    return [q for path in paths if not path.stem.startswith("test") for q in read_questions(path)]
+    paths = [path for path in question_files(corpus) if not path.stem.startswith("test")]
+    return [question for path in paths for question in read_questions(path)]
+
+
+def labelled_questions(corpus: Path) -> list[Question]:
+    """Return all of the maintainers' labelled questions, those for testing included."""
+    return [question for path in question_files(corpus) for question in read_questions(path)]
+
+
+def held_out(corpus: Path) -> list[Question]:
+    """Return the labelled questions that are never fitted on; all of them where none is held out.
+
+    Raises BadInput when the corpus has no labelled questions.
+    """
+    paths = question_files(corpus)
+    if not paths:
+        raise BadInput(
+            f"no labelled questions in {corpus / FOLDER}; write some, or give --questions FILE "
+            "(a YAML list of {ask: …, passage: file.md#heading or null})"
+        )
+    paths = [path for path in paths if path.stem.startswith("test")] or paths
+    return [question for path in paths for question in read_questions(path)]
+
+
+def question_files(corpus: Path) -> list[Path]:
+    """Return the files of labelled questions that lie beside a guide."""
+    return sorted((corpus / FOLDER).glob("*.yaml"))
 
 
 def out_of_guide() -> list[str]:

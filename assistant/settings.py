@@ -66,6 +66,12 @@ class Settings(BaseSettings):
     refused_risk: float = Field(
         0.05, gt=0, lt=1, description="share of `unanswered` that may be answerable; the lower cut"
     )
+    quality_drop: float = Field(
+        0.02,
+        ge=0,
+        le=1,
+        description="most that recall@1 on the labelled questions may drop in a build",
+    )
     keep_generations: int = Field(
         2, ge=2, le=50, description="index generations kept on disk, the one in use included"
     )

@@ -1,0 +1,294 @@
+"""Write an evaluation down: a terminal table, JSON, and one self-contained page with plots."""
+
+import html
+import math
+from collections.abc import Sequence
+from dataclasses import asdict
+from typing import Any
+
+from assistant.confidence import Curve
+from assistant.evaluate import FIGURES, Case, Evaluation
+from assistant.metrics import Interval, reliability, risk_coverage
+from assistant.screen import clean
+
+WORDS = {
+    "recall@1": "right passage first",
+    "recall@3": "in the top three",
+    "recall@5": "in the top five",
+    "mrr": "mean reciprocal rank",
+    "auroc": "AUROC, answerable or not",
+    "auroc_right": "AUROC, first passage right",
+    "calibration_error": "expected calibration error",
+    "brier": "Brier score",
+    "wrong_of_answered": "wrong, of the answered",
+    "answered_of_answerable": "answered, of the answerable",
+    "answered_of_unanswerable": "answered, of the unanswerable",
+    "answerable_of_refused": "answerable, of the refused",
+    "refused_of_answerable": "refused, of the answerable",
+    "refused_of_unanswerable": "refused, of the unanswerable",
+}
+_SHARES = frozenset(name for name in FIGURES if "recall" in name or "_of_" in name)
+_COLUMNS = (
+    "recall@1",
+    "recall@3",
+    "auroc",
+    "calibration_error",
+    "wrong_of_answered",
+    "answered_of_answerable",
+    "refused_of_unanswerable",
+)
+_HEADS = ("first", "top 3", "AUROC", "cal. err.", "wrong", "answered", "refused")
+_MOST_FAILURES = 40
+
+
+def as_json(evaluation: Evaluation, against: Evaluation | None = None) -> dict[str, Any]:
+    """Return plain values for JSON; figures that cannot be told are null."""
+    values: dict[str, Any] = _plain(asdict(evaluation))
+    if against is not None:
+        values["against"] = _plain(asdict(against))
+    return values
+
+
+def text(evaluation: Evaluation, against: Evaluation | None = None) -> str:
+    """Return the terminal table: figures with intervals, groups, and the questions that fail."""
+    lines = [
+        f"index {evaluation.generation}: {len(evaluation.cases)} questions, "
+        f"{sum(c.answerable for c in evaluation.cases)} of them answerable; answered at "
+        f"{evaluation.answered_cut:.3f}, refused below {evaluation.refused_cut:.3f}",
+        "",
+    ]
+    for name in FIGURES:
+        interval = evaluation.figures[name]
+        line = f"  {WORDS[name]:32} {_shown(name, interval.value):>7}  {_bounds(name, interval):17}"
+        if against is not None:
+            before = against.figures[name].value
+            line += f"  was {_shown(name, before):>7} in {against.generation}"
+        lines.append(line.rstrip())
+    head = "".join(f"{word:>10}" for word in _HEADS)
+    lines += ["", f"  {'language or kind':16}{'asked':>6}{head}"]
+    for name, values in evaluation.groups.items():
+        row = "".join(f"{_shown(column, values[column]):>10}" for column in _COLUMNS)
+        lines.append(f"  {name:16}{values['questions']:>6.0f}{row}")
+    return "\n".join([*lines, "", *_failures(evaluation.cases)])
+
+
+def curve_text(curve: Curve) -> str:
+    """Return what a confidence curve was fitted on and how well it fits, cross-fitted."""
+    lines = [f"answered from {curve.answered_cut:.3f}, refused below {curve.refused_cut:.3f}"]
+    lines += [f"  {name:32} {value:>8.3f}" for name, value in curve.report.items()]
+    return "\n".join(lines)
+
+
+def page(evaluation: Evaluation, against: Evaluation | None = None) -> str:
+    """Return the whole evaluation as one HTML page that needs nothing else."""
+    cases = evaluation.cases
+    scores, right = [c.confidence for c in cases], [c.right for c in cases]
+    figures = "".join(_figure_row(name, evaluation, against) for name in FIGURES)
+    heads = "".join(f"<th>{html.escape(word)}</th>" for word in _HEADS)
+    groups = "".join(
+        f"<tr><th>{html.escape(name)}</th><td>{values['questions']:.0f}</td>"
+        + "".join(f"<td>{_shown(column, values[column])}</td>" for column in _COLUMNS)
+        + "</tr>"
+        for name, values in evaluation.groups.items()
+    )
+    was = f"<th>{html.escape(against.generation)}</th>" if against else ""
+    asked = sum(c.answerable for c in cases)
+    return _PAGE.format(
+        generation=html.escape(evaluation.generation),
+        questions=f"{len(cases)} questions, {asked} answerable",
+        cuts=f"answered from {evaluation.answered_cut:.3f}, "
+        f"refused below {evaluation.refused_cut:.3f}",
+        was=was,
+        figures=figures,
+        heads=heads,
+        groups=groups,
+        reliability=_reliability_plot(scores, right),
+        risk=_risk_plot(scores, right, evaluation.answered_cut),
+        histogram=_histogram(cases, evaluation),
+        failures="".join(_failure_row(case) for case in cases if case.failed),
+    )
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _plain(one) for key, one in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_plain(one) for one in value]
+    return None if isinstance(value, float) and math.isnan(value) else value
+
+
+def _shown(name: str, value: float) -> str:
+    if math.isnan(value):
+        return "-"
+    return f"{100 * value:.1f} %" if name in _SHARES else f"{value:.3f}"
+
+
+def _bounds(name: str, interval: Interval) -> str:
+    low, high = _shown(name, interval.low), _shown(name, interval.high)
+    return "" if "-" in (low, high) else f"({low} to {high})".replace(" % to", " to")
+
+
+def _failures(cases: Sequence[Case]) -> list[str]:
+    failed = [case for case in cases if case.failed]
+    lines = [f"  {len(failed)} questions fail" + (":" if failed else "")]
+    for case in failed[:_MOST_FAILURES]:
+        place = _place(case)
+        lines.append(
+            f"  {case.verdict:10} {case.confidence:.2f}  {clean(case.question.ask)}\n"
+            f"             wanted {place}\n             came   {clean(case.found) or 'nothing'}"
+        )
+    if len(failed) > _MOST_FAILURES:
+        lines.append(f"  … and {len(failed) - _MOST_FAILURES} more (see --json or --html)")
+    return lines
+
+
+def _place(case: Case) -> str:
+    if not case.answerable:
+        return "no answer"
+    names = " or ".join(reference.partition("#")[2] for reference in case.question.passages)
+    return clean(names) + (f" (found at {case.rank})" if case.rank else " (not found)")
+
+
+# --- the page ------------------------------------------------------------------------------------
+
+_PAGE = """<!doctype html>
+<html lang="en"><head><meta charset="utf-8"><title>Evaluation of {generation}</title>
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<style>
+:root {{ color-scheme: light dark; --ink: #1b2330; --dim: #5c6675; --line: #d5dae2; --page: #fff;
+  --good: #1668b8; --bad: #c2410c; }}
+@media (prefers-color-scheme: dark) {{ :root {{ --ink: #e6e9ef; --dim: #a2abba; --line: #3a4352;
+  --page: #14181f; --good: #6cb2f4; --bad: #fb923c; }} }}
+body {{ font: 15px/1.5 system-ui, "Noto Sans CJK SC", sans-serif; color: var(--ink);
+  background: var(--page); max-width: 70rem; margin: 2rem auto; padding: 0 1rem; }}
+h1 {{ font-size: 1.4rem; margin-bottom: 0; }} h2 {{ font-size: 1.1rem; margin-top: 2rem; }}
+p, figcaption {{ color: var(--dim); }} figure {{ margin: 0; }}
+.plots {{ display: flex; flex-wrap: wrap; gap: 1.5rem; }}
+.plots figure {{ flex: 1 1 19rem; }} figcaption {{ font-size: .85rem; }}
+svg {{ width: 100%; height: auto; }} svg text {{ fill: var(--dim); font-size: 11px; }}
+.wide {{ overflow-x: auto; }}
+table {{ border-collapse: collapse; font-variant-numeric: tabular-nums; }}
+th, td {{ padding: .2rem .7rem; border-bottom: 1px solid var(--line); text-align: right; }}
+tbody th, .left {{ text-align: left; font-weight: normal; }}
+</style></head><body>
+<h1>Evaluation of {generation}</h1><p>{questions}; {cuts}</p>
+<div class="plots">
+<figure>{reliability}<figcaption>Reliability: of the questions with this confidence, the share whose
+first passage was right. On the diagonal it says what it knows.</figcaption></figure>
+<figure>{risk}<figcaption>Risk and coverage: the share of answered questions that is wrong, by how
+many are answered. The dashed line is the cut in use.</figcaption></figure>
+<figure>{histogram}<figcaption>Confidence of answerable questions (up) and of unanswerable ones
+(down). Dashed: the two cuts.</figcaption></figure>
+</div>
+<h2>Figures</h2><div class="wide"><table><thead><tr><th class="left">figure</th><th>value</th>
+<th>95 % interval</th>{was}</tr></thead><tbody>{figures}</tbody></table></div>
+<h2>By language and kind of question</h2><div class="wide"><table><thead><tr>
+<th class="left">group</th><th>asked</th>{heads}</tr></thead><tbody>{groups}</tbody></table></div>
+<h2>Questions that fail</h2><div class="wide"><table><thead><tr><th class="left">question</th>
+<th class="left">verdict</th><th>confidence</th><th class="left">wanted</th>
+<th class="left">came</th></tr></thead><tbody>{failures}</tbody></table></div>
+</body></html>
+"""
+_WIDTH, _HEIGHT, _MARGIN = 320, 240, 36
+
+
+def _figure_row(name: str, evaluation: Evaluation, against: Evaluation | None) -> str:
+    interval = evaluation.figures[name]
+    before = f"<td>{_shown(name, against.figures[name].value)}</td>" if against else ""
+    return (
+        f"<tr><th>{WORDS[name]}</th><td>{_shown(name, interval.value)}</td>"
+        f"<td>{_bounds(name, interval)}</td>{before}</tr>"
+    )
+
+
+def _failure_row(case: Case) -> str:
+    cells = (case.question.ask, case.verdict, f"{case.confidence:.2f}", _place(case), case.found)
+    shown = [html.escape(clean(cell)) for cell in cells]
+    left = "".join(
+        f"<td{'' if number == 2 else ' class=left'}>{cell}</td>"
+        for number, cell in enumerate(shown)
+    )
+    return f"<tr>{left}</tr>"
+
+
+def _x(value: float) -> float:
+    return _MARGIN + value * (_WIDTH - _MARGIN - 8)
+
+
+def _y(value: float) -> float:
+    return _HEIGHT - _MARGIN - value * (_HEIGHT - _MARGIN - 8)
+
+
+def _plot(inside: str, across: str, up: str, top: float = 1.0) -> str:
+    """Return an SVG with axes from 0 to 1 across and 0 to `top` upwards."""
+    ticks = "".join(
+        f'<text x="{_x(v):.0f}" y="{_HEIGHT - 20}" text-anchor="middle">{v:g}</text>'
+        f'<text x="{_MARGIN - 5}" y="{_y(v) + 4:.0f}" text-anchor="end">{v * top:.2g}</text>'
+        for v in (0, 0.25, 0.5, 0.75, 1)
+    )
+    return (
+        f'<svg viewBox="0 0 {_WIDTH} {_HEIGHT}" role="img" aria-label="{across}, {up}">'
+        f'<path d="M{_x(0):.0f} {_y(1):.0f}V{_y(0):.0f}H{_x(1):.0f}" fill="none" '
+        f'stroke="var(--dim)"/>{ticks}{inside}'
+        f'<text x="{_x(0.5):.0f}" y="{_HEIGHT - 5}" text-anchor="middle">{across}</text>'
+        f'<text x="{_x(0.02):.0f}" y="{_y(1) + 9:.0f}">{up}</text></svg>'
+    )
+
+
+def _upright(at: float) -> str:
+    return (
+        f'<path d="M{_x(at):.1f} {_y(0):.0f}V{_y(1):.0f}" stroke="var(--dim)" '
+        'stroke-dasharray="4 3"/>'
+    )
+
+
+def _reliability_plot(scores: Sequence[float], right: Sequence[bool]) -> str:
+    bars = reliability(scores, right)
+    most = max((b.count for b in bars), default=1)
+    dots = "".join(
+        f'<circle cx="{_x(b.confidence):.1f}" cy="{_y(b.right):.1f}" '
+        f'r="{3 + 7 * math.sqrt(b.count / most):.1f}" fill="var(--good)" fill-opacity=".7">'
+        f"<title>{b.count} questions: confidence {b.confidence:.2f}, right {b.right:.2f}</title>"
+        "</circle>"
+        for b in bars
+    )
+    diagonal = f'<path d="M{_x(0):.0f} {_y(0):.0f}L{_x(1):.0f} {_y(1):.0f}" stroke="var(--line)"/>'
+    return _plot(diagonal + dots, "confidence", "share that was right")
+
+
+def _risk_plot(scores: Sequence[float], right: Sequence[bool], cut: float) -> str:
+    curve = risk_coverage(scores, right)
+    top = max((risk for _, risk in curve), default=0.0) or 1.0
+    path = " ".join(f"{_x(c):.1f},{_y(r / top):.1f}" for c, r in curve)
+    line = f'<polyline points="{path}" fill="none" stroke="var(--bad)" stroke-width="2"/>'
+    answered = sum(s >= cut for s in scores) / len(scores) if scores else 0.0
+    return _plot(line + _upright(answered), "share answered", "share wrong", top)
+
+
+def _histogram(cases: Sequence[Case], evaluation: Evaluation, bins: int = 20) -> str:
+    counts = {True: [0] * bins, False: [0] * bins}
+    for case in cases:
+        counts[case.answerable][min(bins - 1, int(case.confidence * bins))] += 1
+    most = max(max(counts[True]), max(counts[False])) or 1
+    width = (_x(1) - _x(0)) / bins - 1
+    bars = "".join(
+        f'<rect x="{_x(i / bins):.1f}" y="{_y(0.5 + h / 2) if up else _y(0.5):.1f}" '
+        f'width="{width:.1f}" height="{_y(0) - _y(h / 2):.1f}" '
+        f'fill="var(--{"good" if up else "bad"})"><title>{counts[up][i]} questions</title></rect>'
+        for up in (True, False)
+        for i in range(bins)
+        if (h := counts[up][i] / most)
+    )
+    cuts = _upright(evaluation.answered_cut) + _upright(evaluation.refused_cut)
+    middle = f'<path d="M{_x(0):.0f} {_y(0.5):.0f}H{_x(1):.0f}" stroke="var(--dim)"/>'
+    labels = "".join(
+        f'<text x="{_x(v):.0f}" y="{_HEIGHT - 20}" text-anchor="middle">{v:g}</text>'
+        for v in (0, 0.25, 0.5, 0.75, 1)
+    )
+    most_up = f'<text x="{_MARGIN - 5}" y="{_y(1) + 4:.0f}" text-anchor="end">{most}</text>'
+    most_down = f'<text x="{_MARGIN - 5}" y="{_y(0) + 4:.0f}" text-anchor="end">{most}</text>'
+    return (
+        f'<svg viewBox="0 0 {_WIDTH} {_HEIGHT}" role="img" aria-label="confidence histogram">'
+        f"{bars}{cuts}{middle}{labels}{most_up}{most_down}"
+        f'<text x="{_x(0.5):.0f}" y="{_HEIGHT - 5}" text-anchor="middle">confidence</text></svg>'
+    )
