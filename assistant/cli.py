@@ -168,11 +168,11 @@ def _evaluate(options: argparse.Namespace) -> int:
         folder = settings.index / "generations" / options.against
         generation = generations.Generation(folder.name, folder, generations.verify(folder))
         other = evaluate(*open_generation(generation, encoder, settings), questions)
-    print(report.text(done, other))
     if options.json:
         _write(options.json, orjson.dumps(report.as_json(done, other), option=orjson.OPT_INDENT_2))
     if options.html:
         _write(options.html, report.page(done, other).encode())
+    print(report.text(done, other))
     return DONE
 
 
