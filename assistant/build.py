@@ -10,7 +10,7 @@ from shutil import copytree
 import numpy as np
 
 from assistant import generations
-from assistant.calibrate import calibrate
+from assistant.calibrate import background, calibrate
 from assistant.confidence import Curve
 from assistant.embed import Encoder, Vectors, open_encoder
 from assistant.errors import AssistantError, CorpusEmpty, IndexUnusable, QualityDropped
@@ -18,18 +18,18 @@ from assistant.evaluate import recall
 from assistant.load import load_corpus
 from assistant.questions import labelled_questions
 from assistant.records import Corpus, Skipped, View
-from assistant.search import VECTORS, VIEWS, Index, stored_vectors, write_tables
+from assistant.search import BACKGROUND, VECTORS, VIEWS, Index, stored_vectors, write_tables
 from assistant.settings import Settings
 from assistant.split import chunks as split_chunks
 from assistant.split import sections as split_sections
 from assistant.split import views as make_views
 
-TABLES = 1
+TABLES = 2
 """Version of what the tables mean; raised when splitting, folding or views change."""
 
 CONFIDENCE = "confidence.json"
 _BATCH = 2048
-_FITTED = (VIEWS, VECTORS)
+_FITTED = (VIEWS, VECTORS, BACKGROUND)
 _RANKING = ("passage_weight", "lexical_weight", "answered_risk", "refused_risk")
 
 Progress = Callable[[str, int, int], None]
@@ -78,7 +78,9 @@ def build(
         views = make_views(chunks, corpus.variants)
         vectors, reused = _embed(views, encoder, _previous_vectors(settings, encoder), progress)
         progress("write", 0, 0)
-        write_tables(draft.folder, corpus.documents, chunks, views, vectors, settings.precision)
+        others = encoder.encode_queries(background())
+        tables = (corpus.documents, chunks, views, vectors, others)
+        write_tables(draft.folder, *tables, settings.precision)
         progress("calibrate", 0, 0)
         index = Index(draft.folder, encoder, settings)
         fit_to = {**curve_facts(encoder, settings), **_content(draft.folder)}
@@ -87,7 +89,12 @@ def build(
         if not force:
             _compare(quality, settings, encoder)
         counts = {"documents": len(corpus.documents), "passages": len(chunks), "views": len(views)}
-        about = {"encoder": encoder.name, "counts": counts, "recall@1": quality}
+        about = {
+            "encoder": encoder.name,
+            "counts": counts,
+            "recall@1": quality,
+            "corpus": str(settings.corpus.resolve()),
+        }
         facts = {**index_facts(encoder, settings), **about}
         generation = draft.commit(corpus=corpus.files, facts=facts)
     return Report(
@@ -132,7 +139,7 @@ def open_generation(
 
 def require_fit(generation: generations.Generation, encoder: Encoder, settings: Settings) -> None:
     """Raise IndexUnusable when a generation, or its curve, is of another model or settings."""
-    if reason := mismatch(generation, encoder, settings):
+    if reason := mismatch(generation, encoder, settings) or _foreign(generation, settings):
         raise IndexUnusable(f"index {generation.id}: {reason}. Rebuild with: assistant build")
     files = generation.manifest.files
     content = {name: files[name].sha256 for name in _FITTED if name in files}
@@ -171,6 +178,16 @@ def mismatch(generation: generations.Generation, encoder: Encoder, settings: Set
         if (seen := facts.get(name)) != wanted:
             return f"it was built with {name} = {seen!r}, the settings say {wanted!r}"
     return ""
+
+
+def _foreign(generation: generations.Generation, settings: Settings) -> str:
+    """Return in words that an index is of another guide; "" for a moved or absent corpus folder."""
+    built = generation.manifest.facts.get("corpus")
+    if built is None or str(settings.corpus.resolve()) == built or not settings.corpus.is_dir():
+        return ""
+    if all((settings.corpus / name).exists() for name in generation.manifest.corpus):
+        return ""
+    return f"it was built from {built}, the settings say {settings.corpus} (or name another --index)"
 
 
 def _content(folder: Path) -> dict[str, str]:
