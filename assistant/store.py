@@ -41,6 +41,9 @@ class Store(Protocol):
     def vectors(self, rows: Iterable[int]) -> Vectors:
         """Return the stored vectors of the rows, shape (rows, dimensions)."""
 
+    def only(self, rows: Rows) -> "Store":
+        """Return a store, in memory, of some rows (ascending), which keep their numbers."""
+
 
 class FaissStore:
     """Search exactly with FAISS: IndexIDMap2 over a flat inner-product index."""
@@ -48,11 +51,17 @@ class FaissStore:
     def __init__(self, index: Any) -> None:
         self._index = index
         self._flat = faiss.downcast_index(index.index)
+        self._numbers: Rows = faiss.vector_to_array(index.id_map)
         self.dimensions = int(index.d)
 
     @classmethod
-    def build(cls, vectors: Vectors, precision: str = "float32") -> "FaissStore":
-        """Take unit rows of shape (n, dimensions); `precision` is float32 or float16."""
+    def build(
+        cls, vectors: Vectors, precision: str = "float32", numbers: Rows | None = None
+    ) -> "FaissStore":
+        """Take unit rows of shape (n, dimensions); `precision` is float32 or float16.
+
+        `numbers`, ascending, are those of the rows; 0..n-1 when not given.
+        """
         count, dimensions = vectors.shape
         flat: Any = faiss.IndexFlatIP(dimensions)
         if precision == "float16":
@@ -61,7 +70,8 @@ class FaissStore:
             )
         index = faiss.IndexIDMap2(flat)
         if count:
-            index.add_with_ids(np.ascontiguousarray(vectors), np.arange(count, dtype=np.int64))
+            given = np.arange(count, dtype=np.int64) if numbers is None else numbers
+            index.add_with_ids(np.ascontiguousarray(vectors), given)
         return cls(index)
 
     @classmethod
@@ -99,7 +109,12 @@ class FaissStore:
         return scores, rows
 
     def vectors(self, rows: Iterable[int]) -> Vectors:
-        """Read the rows back; rows equal ids, so the inner flat index is asked directly."""
+        """Read the rows back from their places in the inner flat index."""
         wanted = np.fromiter(rows, dtype=np.int64)
-        found: Vectors = self._flat.reconstruct_batch(wanted)
+        found: Vectors = self._flat.reconstruct_batch(np.searchsorted(self._numbers, wanted))
         return found
+
+    def only(self, rows: Rows) -> "FaissStore":
+        """Copy some rows out, in the same precision."""
+        precision = "float32" if isinstance(self._flat, faiss.IndexFlat) else "float16"
+        return FaissStore.build(self.vectors(rows), precision, np.asarray(rows, dtype=np.int64))

@@ -60,6 +60,19 @@ class TestStore:
         for one, other in zip(store.search(rows[:5], 7), again.search(rows[:5], 7), strict=True):
             assert np.array_equal(one, other)
 
+    def test_some_rows_alone_are_found_as_brute_force_over_them_finds(self, kind):
+        build, error = STORES[kind]
+        rows, queries = unit(300), unit(10, seed=1)
+        some = np.arange(5, 300, 7)
+        store = build(rows).only(some)
+        scores, found = store.search(queries, 6)
+        truth = queries @ rows[some].T
+        assert len(store) == len(some)
+        assert np.abs(scores - np.sort(truth, axis=1)[:, ::-1][:, :6]).max() < error
+        assert np.abs(scores - np.take_along_axis(queries @ rows.T, found, 1)).max() < error
+        assert set(found.ravel().tolist()) <= set(some.tolist())
+        assert np.abs(store.vectors(some[[3, 0]]) - rows[some[[3, 0]]]).max() < error
+
     def test_asks_for_more_than_there_is(self, kind):
         scores, found = STORES[kind][0](unit(4)).search(unit(2, seed=1), 100)
         assert scores.shape == found.shape == (2, 4)
