@@ -1,5 +1,6 @@
 """The one object that wires it: open a `Desk`, ask it, search it, reload it."""
 
+import logging
 import os
 import threading
 import time
@@ -19,6 +20,8 @@ from assistant.screen import mask_secrets, screen_question
 from assistant.search import Index
 from assistant.settings import Settings, load_settings
 from assistant.triage import small_talk_reply, triage
+
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,8 +107,11 @@ class Desk:
             try:
                 opened = self._read()
             except IndexUnusable as error:
+                _log.error("generation %s stays in use: %s", self._open.id, error)
                 self._open = replace(self._open, notes=(str(error),))
                 return False
+            for note in opened.notes:
+                _log.warning("%s", note)
             changed = opened.id != self._open.id
             self._open = opened
             return changed

@@ -9,7 +9,7 @@ PACKAGE = Path(__file__).parent.parent / "assistant"
 RIVER = """
 errors records settings metrics fold screen formats load split embed store lexical generations
 search confidence questions calibrate answer evaluate report triage handoff build desk terminal
-web.wording web.render web.guard web.page web.app web cli
+web.wording web.render web.guard web.shell web.live web.page web.app web cli
 """.split()
 # Imports inside a function: heavy or optional libraries, each in the one place that needs it.
 LAZY = {

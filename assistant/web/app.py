@@ -2,6 +2,7 @@
 
 import logging
 import os
+import signal
 import socket
 import sys
 from collections.abc import Callable
@@ -9,32 +10,36 @@ from collections.abc import Callable
 import gradio as gr
 import uvicorn
 from fastapi import FastAPI
+from fastapi.exceptions import RequestValidationError
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, JSONResponse, Response
 
-from assistant.answer import Language
 from assistant.desk import Desk
 from assistant.errors import UsageError
 from assistant.settings import Settings
 from assistant.terminal import Progress
 from assistant.web.guard import Guard
-from assistant.web.page import CSS, I18N, THEME, build_page
+from assistant.web.live import restart_on_change
+from assistant.web.page import I18N, THEME, build_page
 from assistant.web.render import page_html, source_html, text
-from assistant.web.wording import say
+from assistant.web.shell import Shell
+from assistant.web.wording import preferred, say
 
 _SOURCE_HEADERS = {
     "content-security-policy": "default-src 'none'; style-src 'unsafe-inline'; base-uri 'none'; "
     "form-action 'none'; frame-ancestors 'self'"
 }
-_DRAIN_SECONDS = 10
+_DRAIN_SECONDS = 8
+_BACKLOG = 2048
 
 
 def create_app(desk: Desk) -> FastAPI:
     """Return the application over a desk: health, source viewer, and the page at `/`."""
     app = FastAPI(title="Support assistant", docs_url=None, redoc_url=None, openapi_url=None)
+    app.add_middleware(Shell)
     app.add_middleware(Guard, settings=desk.settings)
-    app.add_api_route("/healthz", _health(desk), include_in_schema=False)
-    app.add_api_route("/source/{path:path}", _source(desk), include_in_schema=False)
+    for path, answer in (("/healthz", _health(desk)), ("/source/{path:path}", _source(desk))):
+        app.add_api_route(path, answer, methods=["GET", "HEAD"], include_in_schema=False)
     mounted: FastAPI = gr.mount_gradio_app(
         app,
         build_page(desk),
@@ -46,11 +51,19 @@ def create_app(desk: Desk) -> FastAPI:
         ssr_mode=False,
         i18n=I18N,
         theme=THEME,
-        css=CSS,
         mcp_server=False,
         enable_monitoring=False,
+        app_kwargs={
+            "openapi_url": None,
+            "exception_handlers": {RequestValidationError: _unreadable},
+        },
     )
     return mounted
+
+
+def _unreadable(request: Request, error: Exception) -> JSONResponse:
+    """Refuse a body that does not fit; FastAPI would send it back, and fail on what JSON lacks."""
+    return JSONResponse({"detail": "the request could not be read"}, 422)
 
 
 def _health(desk: Desk) -> Callable[[], JSONResponse]:
@@ -62,8 +75,7 @@ def _health(desk: Desk) -> Callable[[], JSONResponse]:
 
 def _source(desk: Desk) -> Callable[[Request, str], Response]:
     def source(request: Request, path: str) -> Response:
-        chinese = "zh" in request.headers.get("accept-language", "zh")
-        language: Language = "zh" if chinese else "en"
+        language = preferred(request.headers.get("accept-language", ""))
         document = desk.document(path)
         if document is None:
             words = f"<p>{text(say('no_source', language))}</p>"
@@ -83,19 +95,24 @@ def _number(words: str | None) -> int:
 def serve(settings: Settings) -> int:
     """Open the desk, building the index when there is none, and serve until stopped."""
     logging.basicConfig(level=logging.INFO, format="%(levelname)s %(name)s: %(message)s")
+    listener = _listen(settings)  # first: a taken port is said before anything is built
     with Progress() as progress:
         desk = Desk.open(settings, progress)
     for note in desk.notes:
         print(note, file=sys.stderr)
-    listener = _listen(settings)
+    application = create_app(desk)
+    restart_on_change()
     host, port = listener.getsockname()[:2]
-    print(f"Serving on http://{'localhost' if host == '0.0.0.0' else host}:{port}", flush=True)
+    name = "localhost" if host in ("0.0.0.0", "::") else f"[{host}]" if ":" in host else host
+    print(f"Serving on http://{name}:{port}", flush=True)
     config = uvicorn.Config(
-        create_app(desk),
+        application,
         log_level="warning",
         timeout_graceful_shutdown=_DRAIN_SECONDS,
         server_header=False,
     )
+    # uvicorn drains, then raises the signal anew: to be told to end is no failure
+    signal.signal(signal.SIGTERM, lambda *_: None)
     uvicorn.Server(config).run(sockets=[listener])
     return 0
 
@@ -106,6 +123,7 @@ def _listen(settings: Settings) -> socket.socket:
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
         listener.bind((settings.host, settings.port))
+        listener.listen(_BACKLOG)  # two that only bind could share a port
     except OSError as error:
         listener.close()
         raise UsageError(

@@ -1,6 +1,8 @@
-"""Guard every route: known hosts and origins, small bodies, no uploads, safe headers."""
+"""Guard every route: known hosts and origins, small bodies, no more than needed, safe headers."""
 
-from collections.abc import Sequence
+import ipaddress
+import socket
+from collections.abc import Iterable
 from urllib.parse import urlsplit
 
 from starlette.responses import JSONResponse
@@ -8,19 +10,50 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from assistant.settings import Settings
 
-_LOOPBACK = ("127.0.0.1", "localhost", "[::1]", "::1")
+_LOOPBACK = ("127.0.0.1", "localhost", "[::1]")
+_EVERYWHERE = ("0.0.0.0", "::")
+_POLICY = {
+    "default-src": "'none'",
+    "script-src": "'self'",
+    "script-src-attr": "'none'",
+    "style-src": "'self' 'unsafe-inline'",
+    "img-src": "'self' data:",
+    "font-src": "'self' data:",
+    "connect-src": "'self'",
+    "manifest-src": "'self'",
+    "base-uri": "'self'",
+    "form-action": "'none'",
+    "frame-ancestors": "'self'",
+}
 _HEADERS = {
-    "content-security-policy": (
-        "default-src 'self'; script-src 'self' 'unsafe-inline' 'unsafe-eval'; "
-        "style-src 'self' 'unsafe-inline'; img-src 'self' data:; font-src 'self' data:; "
-        "connect-src 'self'; object-src 'none'; base-uri 'self'; form-action 'self'; "
-        "frame-ancestors 'self'"
-    ),
     "x-content-type-options": "nosniff",
     "x-frame-options": "SAMEORIGIN",
     "referrer-policy": "no-referrer",
+    "cross-origin-opener-policy": "same-origin",
+    "cross-origin-resource-policy": "same-origin",
+    "permissions-policy": "camera=(), microphone=(), geolocation=()",
 }
-_UPLOADS = ("/gradio_api/upload", "/upload")
+# What of Gradio's own routes the page and its clients use; the rest (uploads, files, proxies,
+# recordings, code editing, monitoring …) is not there.
+_GRADIO = (
+    "/gradio_api/queue/",
+    "/gradio_api/info",
+    "/gradio_api/heartbeat/",
+    "/gradio_api/startup-events",
+    "/gradio_api/dev/reload",
+)
+_CLOSED = ("/gradio_api", "/proxy=", "/file", "/monitoring", "/log", "/svelte", "/pwa", "/upload")
+
+
+def policy(nonce: str = "") -> str:
+    """Return the content security policy; with a nonce, of a page whose own scripts bear it.
+
+    Gradio's templates are compiled in the browser, so its page needs `unsafe-eval`; a script that
+    came in through some text would still have no nonce, and no handler attribute ever runs.
+    """
+    scripts = f"'self' 'nonce-{nonce}' 'unsafe-eval'" if nonce else _POLICY["script-src"]
+    parts = {**_POLICY, "script-src": scripts}
+    return "; ".join(f"{name} {value}" for name, value in parts.items())
 
 
 class Guard:
@@ -28,63 +61,91 @@ class Guard:
 
     def __init__(self, app: ASGIApp, settings: Settings) -> None:
         self._app = app
-        self._hosts = {*_LOOPBACK, settings.host, *settings.allowed_hosts}
-        self._any_host = settings.host in {"0.0.0.0", "::"} and not settings.allowed_hosts
+        self._hosts = {*_LOOPBACK, settings.host.lower(), *map(str.lower, settings.allowed_hosts)}
+        self._anywhere = settings.host in _EVERYWHERE
         self._most = settings.max_body_kb * 1024
+        if self._anywhere:
+            self._hosts |= {socket.gethostname().lower(), socket.getfqdn().lower()}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Check a request, then pass it on."""
+        """Check a request, then pass it on with its whole body."""
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        headers = dict(scope["headers"])
-        if refused := self._refuse(scope, headers):
+        sent = _with_headers(send)
+        refused = self._refuse(scope["path"], scope["headers"])
+        body = b"" if refused else await self._body(receive)
+        if body is None:
+            refused = 413, f"the request is larger than {self._most:,} bytes"
+        if refused:
             status, words = refused
-            response = JSONResponse({"detail": words}, status, headers=_HEADERS)
-            await response(scope, receive, send)
+            await JSONResponse({"detail": words}, status)(scope, receive, sent)
             return
-        await self._app(scope, self._capped(receive), _with_headers(send))
+        if scope["method"] == "HEAD":  # many of Gradio's routes know GET alone
+            scope = {**scope, "method": "GET"}  # the server still sends no body
+        await self._app(scope, _replay(body or b"", receive), sent)
 
-    def _refuse(self, scope: Scope, headers: dict[bytes, bytes]) -> tuple[int, str] | None:
-        host = _name(headers.get(b"host", b"").decode("latin-1"))
-        if not self._any_host and host not in self._hosts:
+    def _refuse(self, path: str, headers: Iterable[tuple[bytes, bytes]]) -> tuple[int, str] | None:
+        hosts = [value.decode("latin-1").lower() for name, value in headers if name == b"host"]
+        if len(hosts) != 1 or not self._known(_name(hosts[0])):
             return 400, "unknown host; name it in the setting allowed_hosts"
-        if origin := headers.get(b"origin"):
-            parts = urlsplit(origin.decode("latin-1"))
-            if _name(parts.netloc) != host:
-                return 403, "requests from other sites are not taken"
-        if scope["path"].rstrip("/").endswith(_UPLOADS):
-            return 403, "there is nothing to upload here"
-        length = headers.get(b"content-length", b"0")
+        given = {name: value.decode("latin-1").lower() for name, value in headers}
+        origin = urlsplit(given.get(b"origin", "")).netloc if b"origin" in given else hosts[0]
+        if origin != hosts[0] and _name(origin) not in self._hosts - {*_LOOPBACK}:
+            return 403, "requests from other sites are not taken"
+        if path.startswith(_CLOSED) and not path.startswith(_GRADIO):
+            return 404, "there is nothing here"
+        length = given.get(b"content-length", "0")
         if not length.isdigit() or int(length) > self._most:
             return 413, f"the request is larger than {self._most:,} bytes"
         return None
 
-    def _capped(self, receive: Receive) -> Receive:
-        """Cut a body without a declared length off at the cap."""
+    def _known(self, host: str) -> bool:
+        """Tell whether a host name is ours; rebinding needs a name, so addresses are safe."""
+        return host in self._hosts or (self._anywhere and _is_address(host))
+
+    async def _body(self, receive: Receive) -> bytes | None:
+        """Return the body, None when it is larger than the cap, declared or not."""
+        parts: list[bytes] = []
         taken = 0
-
-        async def capped() -> Message:
-            nonlocal taken
+        while True:
             message = await receive()
-            if message["type"] == "http.request":
-                taken += len(message.get("body", b""))
-                if taken > self._most:
-                    return {"type": "http.disconnect"}
-            return message
+            parts.append(message.get("body", b""))
+            taken += len(parts[-1])
+            if taken > self._most:
+                return None
+            if not message.get("more_body"):
+                return b"".join(parts)
 
-        return capped
+
+def _replay(body: bytes, receive: Receive) -> Receive:
+    """Return a `receive` that gives a body that was read already, then what comes after it."""
+    messages: list[Message] = [{"type": "http.request", "body": body, "more_body": False}]
+
+    async def replayed() -> Message:
+        return messages.pop() if messages else await receive()
+
+    return replayed
 
 
 def _name(netloc: str) -> str:
-    """Return a host name without its port, in lower case."""
+    """Return a host without its port."""
     if netloc.startswith("["):
-        return netloc.partition("]")[0].lower() + "]"
-    return netloc.partition(":")[0].lower()
+        return netloc.partition("]")[0] + "]"
+    return netloc.partition(":")[0]
+
+
+def _is_address(host: str) -> bool:
+    try:
+        ipaddress.ip_address(host.strip("[]"))
+    except ValueError:
+        return False
+    return True
 
 
 def _with_headers(send: Send) -> Send:
-    extra: Sequence[tuple[bytes, bytes]] = [(k.encode(), v.encode()) for k, v in _HEADERS.items()]
+    extra = [(k.encode(), v.encode()) for k, v in _HEADERS.items()]
+    extra.append((b"content-security-policy", policy().encode()))
 
     async def sent(message: Message) -> None:
         if message["type"] == "http.response.start":

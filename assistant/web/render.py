@@ -1,5 +1,6 @@
 """Write answers and documents as HTML; everything that is not our own words is escaped."""
 
+import re
 from collections.abc import Iterable
 from html import escape
 from itertools import pairwise
@@ -7,7 +8,7 @@ from urllib.parse import quote as url_quote
 
 from assistant.answer import Language, language_of, matched_words
 from assistant.records import Answer, Channel, ChecklistItem, Document, Handoff, Quote
-from assistant.web.wording import say
+from assistant.web.wording import say, tag
 
 Spans = Iterable[tuple[int, int]]
 
@@ -17,70 +18,98 @@ def text(words: str) -> str:
     return escape(words).replace("$", "&#36;").replace("{", "&#123;").replace("`", "&#96;")
 
 
+# --- An answer -----------------------------------------------------------------------------------
+
+
 def answer_html(answer: Answer) -> str:
-    """Write an answer: message and confidence, the quotes, the handoff."""
+    """Write an answer: what is most urgent first, then the quotes, then how to reach a person."""
     language = language_of(answer.question)
-    parts = [_message(answer, language)]
-    if answer.verdict == "unanswered":
-        if answer.handoff:
-            parts.append(_handoff(answer.handoff, language))
-        parts.append(_more(answer.quotes, answer.question, "closest", language))
+    reason = answer.handoff.reason if answer.handoff else None
+    if reason == "urgent_account_security":
+        parts = [_alarm(answer, language), *_found(answer, language), _handoff(answer, language)]
+    elif reason in ("asked_for_human", "contact_check"):
+        parts = [_handoff(answer, language), _folded(answer.quotes, answer, "more", language)]
+    elif answer.verdict == "unanswered":
+        closest = _folded(answer.quotes, answer, "closest", language)
+        parts = [*_head(answer, language), _handoff(answer, language), closest]
     else:
-        urgent = answer.handoff is not None and answer.handoff.reason in (
-            "asked_for_human",
-            "contact_check",
-        )
-        handed = _handoff(answer.handoff, language) if answer.handoff else ""
-        quoted = "".join(
-            [
-                *(_quote(one, answer.question, language) for one in answer.quotes[:1]),
-                _more(answer.quotes[1:], answer.question, "more", language),
-            ]
-        )
-        parts += [handed, quoted] if urgent else [quoted, handed]
-    return f'<div class="answer" lang="{language}" aria-live="polite">{"".join(parts)}</div>'
+        parts = [*_found(answer, language), _handoff(answer, language)]
+    return f'<div class="answer {_certainty(answer)}" lang="{tag(language)}">{"".join(parts)}</div>'
 
 
-def notice_html(words: str) -> str:
+def notice_html(words: str, language: Language) -> str:
     """Write one line that is no answer."""
-    return f'<div class="answer" aria-live="polite"><p class="message">{text(words)}</p></div>'
+    return f'<div class="answer" lang="{tag(language)}"><p class="message">{text(words)}</p></div>'
 
 
-def _message(answer: Answer, language: Language) -> str:
-    confidence = ""
+def _found(answer: Answer, language: Language) -> list[str]:
+    """Write the message, the best quote, and the others folded away."""
+    best = [_quote(one, answer.question, language) for one in answer.quotes[:1]]
+    more = _folded(answer.quotes[1:], answer, "more", language)
+    return [*_head(answer, language), _foreign(answer.quotes[:1], language), *best, more]
+
+
+def _head(answer: Answer, language: Language) -> list[str]:
+    parts = [f'<h2 class="message">{text(answer.message)}</h2>']
     if answer.quotes or answer.handoff:
-        words = say(_certainty(answer), language)
-        confidence = (
-            f'<p class="confidence {answer.verdict}"><span class="meter" aria-hidden="true">'
-            f'<span style="width:{answer.confidence:.0%}"></span></span>'
-            f"{say('confidence', language)}: {words} ({answer.confidence:.0%})</p>"
-        )
-    return f'<p class="message">{text(answer.message)}</p>{confidence}'
+        parts.append(_confidence(answer, language))
+    return parts
+
+
+def _foreign(quotes: tuple[Quote, ...], language: Language) -> str:
+    """Say that the guide speaks another language than the question."""
+    if all(language_of(quote.text) == language for quote in quotes):
+        return ""
+    return f'<p class="aside">{say("foreign", language)}</p>'
+
+
+def _alarm(answer: Answer, language: Language) -> str:
+    words = answer.handoff.message if answer.handoff else ""
+    return f'<p class="alarm" role="alert">{text(words)}</p>'
+
+
+def _confidence(answer: Answer, language: Language) -> str:
+    return (
+        f'<p class="confidence"><span class="meter" aria-hidden="true">'
+        f'<span style="width:{answer.confidence:.0%}"></span></span>'
+        f"{say('confidence', language)}{say('colon', language)}"
+        f"<strong>{say(_certainty(answer), language)}</strong> ({answer.confidence:.0%})</p>"
+    )
 
 
 def _certainty(answer: Answer) -> str:
-    if answer.verdict == "answered":
-        return "very_sure" if answer.confidence >= 0.95 else "sure"
-    return "unsure" if answer.verdict == "uncertain" else "no_idea"
+    """Return the word for a confidence; a handoff for other reasons says nothing about it."""
+    doubtful = answer.handoff is None or answer.handoff.reason in _DOUBTS
+    if doubtful and answer.verdict != "answered":
+        return "unsure" if answer.verdict == "uncertain" else "no_idea"
+    return next(word for least, word in _CERTAINTIES if answer.confidence >= least)
 
 
-def _more(quotes: tuple[Quote, ...], question: str, label: str, language: Language) -> str:
+_DOUBTS = ("low_confidence", "ambiguous", "out_of_guide")
+_CERTAINTIES = ((0.95, "very_sure"), (0.7, "sure"), (0.3, "unsure"), (0.0, "no_idea"))
+
+
+def _folded(quotes: tuple[Quote, ...], answer: Answer, label: str, language: Language) -> str:
     if not quotes:
         return ""
-    shown = "".join(_quote(one, question, language) for one in quotes)
-    return f'<details class="more"><summary>{say(label, language)}</summary>{shown}</details>'
+    shown = "".join(_quote(one, answer.question, language) for one in quotes)
+    return (
+        f'<details class="more"><summary>{say(label, language)} ({len(quotes)})</summary>'
+        f"{_foreign(quotes, language) if label != 'more' else ''}{shown}</details>"
+    )
 
 
 def _quote(quote: Quote, question: str, language: Language) -> str:
     crumbs = "".join(f"<li>{text(heading)}</li>" for heading in quote.headings)
-    page = _web_page(quote.url, language)
+    words = marked(quote.text, quote.highlights, matched_words(question, quote.text))
+    spoken = tag(language_of(quote.text))
     return (
-        f'<article class="quote"><ol class="crumbs">{crumbs}</ol>'
-        f"<blockquote>{marked(quote.text, quote.highlights, matched_words(question, quote.text))}"
-        f"</blockquote>"
-        f'<p class="source"><a href="{text(source_url(quote))}" target="_blank">'
-        f"{say('open_source', language)}</a> · {text(quote.path)}:{quote.start}–{quote.end} · "
-        f"{say('matches', language)} {quote.similarity:.2f}{page}</p>"
+        f'<article class="quote" aria-label="{say("quote", language)}">'
+        f'<ol class="crumbs" lang="{spoken}">{crumbs}</ol>'
+        f'<blockquote lang="{spoken}">{words}</blockquote>'
+        f'<p class="source"><a class="open" href="{text(source_url(quote))}" target="_blank" '
+        f'rel="noopener">{say("open_source", language)}</a>{_web_page(quote.url, language)}'
+        f'<span class="place">{text(quote.path)}:{quote.start}–{quote.end}</span></p>'
         f"</article>"
     )
 
@@ -90,7 +119,7 @@ def _web_page(url: str | None, language: Language) -> str:
     if not url or not url.startswith(("https://", "http://")):
         return ""
     words = say("web_page", language)
-    return f' · <a href="{text(url)}" rel="noopener noreferrer" target="_blank">{words}</a>'
+    return f'<a href="{text(url)}" rel="noopener noreferrer" target="_blank">{words}</a>'
 
 
 def source_url(quote: Quote) -> str:
@@ -117,71 +146,97 @@ def marked(words: str, highlights: Spans, matched: Spans) -> str:
     return "".join(parts)
 
 
-def _handoff(handoff: Handoff, language: Language) -> str:
-    urgent = " urgent" if handoff.reason == "urgent_account_security" else ""
-    channels = "".join(_channel(channel, language) for channel in handoff.channels)
-    items = "".join(_item(item, language) for item in handoff.checklist)
-    parts = [f'<p class="message">{text(handoff.message)}</p>']
-    if channels:
-        parts.append(f"<h3>{say('channels', language)}</h3><ul class='channels'>{channels}</ul>")
-    if items:
-        parts.append(f"<h3>{say('checklist', language)}</h3><ul class='checklist'>{items}</ul>")
-    parts.append(
-        f"<details><summary>{say('draft', language)}</summary>"
-        f'<pre class="draft" tabindex="0">{text(handoff.ticket_draft)}</pre></details>'
-    )
-    return f'<aside class="handoff{urgent}">{"".join(parts)}</aside>'
+# --- Handing over --------------------------------------------------------------------------------
 
 
-def _channel(channel: Channel, language: Language) -> str:
-    contact = (
-        f'<span class="contact">{text(channel.contact)}</span>'
-        if channel.contact
-        else f'<span class="nowhere">{say("nowhere", language)}</span>'
-    )
-    said = _folded(channel.quote, language)
-    return f"<li><strong>{text(channel.name)}</strong> {contact}{said}</li>"
-
-
-def _item(item: ChecklistItem, language: Language) -> str:
-    return f"<li><strong>{text(item.item)}</strong>{_folded(item.quote, language)}</li>"
-
-
-def _folded(quote: Quote | None, language: Language) -> str:
-    if quote is None:
+def _handoff(answer: Answer, language: Language) -> str:
+    handoff = answer.handoff
+    if handoff is None:
         return ""
-    words = say("guide_says", language)
-    return f'<details><summary>{words}</summary><p class="said">{text(quote.text)}</p></details>'
+    urgent = handoff.reason == "urgent_account_security"
+    message = "" if urgent else f'<h2 class="message">{text(handoff.message)}</h2>'
+    return (
+        f'<aside class="handoff{" urgent" if urgent else ""}" '
+        f'aria-label="{say("channels", language)}">{message}{_channels(handoff, language)}'
+        f"{_checklist(handoff, language)}{_draft(handoff, language)}</aside>"
+    )
+
+
+def _channels(handoff: Handoff, language: Language) -> str:
+    if not handoff.channels:
+        return ""
+    missing = any(channel.contact is None for channel in handoff.channels)
+    note = f'<p class="aside">{say("nowhere", language)}</p>' if missing else ""
+    rows = "".join(_channel(channel) for channel in handoff.channels)
+    return f'<h3>{say("channels", language)}</h3><ul class="channels">{rows}</ul>{note}'
+
+
+def _channel(channel: Channel) -> str:
+    contact = f'<span class="contact">{text(channel.contact)}</span>' if channel.contact else ""
+    return _row(f"<strong>{text(channel.name)}</strong>{contact}", channel.quote)
+
+
+def _checklist(handoff: Handoff, language: Language) -> str:
+    if not handoff.checklist:
+        return ""
+    rows = "".join(_item(item) for item in handoff.checklist)
+    return f'<h3>{say("checklist", language)}</h3><ul class="checklist">{rows}</ul>'
+
+
+def _item(item: ChecklistItem) -> str:
+    return _row(text(item.item), item.quote)
+
+
+def _row(shown: str, quote: Quote | None) -> str:
+    """Write a list entry that unfolds to the guide's words for it."""
+    if quote is None:
+        return f"<li>{shown}</li>"
+    said = f'<p class="said" lang="{tag(language_of(quote.text))}">{text(quote.text)}</p>'
+    return f"<li><details><summary>{shown}</summary>{said}</details></li>"
+
+
+def _draft(handoff: Handoff, language: Language) -> str:
+    return (
+        f'<div class="note"><h3 id="draft-title">{say("draft", language)}</h3>'
+        f'<button type="button" class="copy"><span class="now">{say("copy", language)}</span>'
+        f'<span class="then" role="status">{say("copied", language)}</span></button></div>'
+        f'<pre id="draft" class="draft" tabindex="0" role="region" '
+        f'aria-labelledby="draft-title">{text(handoff.ticket_draft)}</pre>'
+    )
+
+
+# --- A document ----------------------------------------------------------------------------------
 
 
 def source_html(document: Document, start: int, end: int, language: Language) -> str:
     """Write a whole document as it was indexed, with one span marked."""
     fits = 0 <= start < end <= len(document.text)
+    heads = {(h.start, h.end): h.level for h in document.headings}
+    ends = {document.body, len(document.text), *(offset for span in heads for offset in span)}
     parts = []
-    bounds = sorted(
-        {document.body, len(document.text)}
-        | {offset for heading in document.headings for offset in (heading.start, heading.end)}
-    )
-    for begin, stop in pairwise(bounds):
-        heading = any(h.start == begin and h.end == stop for h in document.headings)
-        inner = (
-            _with_mark(document.text, begin, stop, start, end)
-            if fits
-            else text(document.text[begin:stop])
-        )
-        parts.append(f"<strong>{inner}</strong>" if heading else inner)
+    for begin, stop in pairwise(sorted(ends)):
+        inner = _with_mark(document.text, begin, stop, (start, end) if fits else (0, 0))
+        level = heads.get((begin, stop))
+        parts.append(_heading(inner, level) if level else inner)
     note = "" if fits or end <= 0 else f'<p class="note">{say("moved", language)}</p>'
     return page_html(
         f"{document.title} · {say('source_of', language)}",
         f'<p><a href="/">{say("back", language)}</a></p><h1>{text(document.title)}</h1>'
         f'<p class="meta">{text(document.path)} {text(document.date)}</p>{note}'
-        f"<pre>{''.join(parts)}</pre>",
+        f'<div class="document" lang="{tag(language_of(document.text))}">{"".join(parts)}</div>',
         language,
     )
 
 
-def _with_mark(words: str, begin: int, stop: int, start: int, end: int) -> str:
+def _heading(inner: str, level: int) -> str:
+    """Write a heading line as it stands, its Markdown signs toned down."""
+    shown = re.sub(r"^#+ ", r'<span class="sign">\g<0></span>', inner)
+    return f"<h{min(level + 1, 6)}>{shown}</h{min(level + 1, 6)}>"
+
+
+def _with_mark(words: str, begin: int, stop: int, span: tuple[int, int]) -> str:
     """Escape `words[begin:stop]` with its part of the quote marked; the first part has the id."""
+    start, end = span
     left, right = max(begin, start), min(stop, end)
     if left >= right:
         return text(words[begin:stop])
@@ -195,7 +250,7 @@ def _with_mark(words: str, begin: int, stop: int, start: int, end: int) -> str:
 def page_html(title: str, body: str, language: Language) -> str:
     """Write a page of our own: no script, no request to anywhere."""
     return (
-        f'<!doctype html><html lang="{language}"><head><meta charset="utf-8">'
+        f'<!doctype html><html lang="{tag(language)}"><head><meta charset="utf-8">'
         '<meta name="viewport" content="width=device-width,initial-scale=1">'
         f"<title>{text(title)}</title><style>{_PAGE_CSS}</style></head>"
         f"<body><main>{body}</main></body></html>"
@@ -203,10 +258,21 @@ def page_html(title: str, body: str, language: Language) -> str:
 
 
 _PAGE_CSS = """
-:root{color-scheme:light dark}
-body{font:16px/1.7 system-ui,sans-serif;margin:0;background:Canvas;color:CanvasText}
+:root{color-scheme:light dark;--ink:#1e293b;--quiet:#475569;--paper:#fff;--line:#cbd5e1;
+--link:#0f766e;--mark:#ffe9a8}
+@media (prefers-color-scheme:dark){:root{--ink:#f1f5f9;--quiet:#cbd5e1;--paper:#0a0f1e;
+--line:#475569;--link:#5eead4;--mark:#5b4708}}
+body{font:1rem/1.75 system-ui,-apple-system,"Segoe UI",Roboto,"Noto Sans","PingFang SC",
+"Microsoft YaHei","Noto Sans CJK SC",sans-serif;margin:0;background:var(--paper);color:var(--ink)}
 main{max-width:46rem;margin:0 auto;padding:1rem}
-pre{font:inherit;white-space:pre-wrap;overflow-wrap:anywhere}
-mark{background:#ffe58a;color:#1c1917;padding:.1em 0;scroll-margin:30vh}
-.meta{opacity:.75}.note{border-left:4px solid #b45309;padding-left:.75rem}
+a{color:var(--link)}a:focus-visible{outline:3px solid var(--link);outline-offset:2px}
+h1{font-size:1.5rem;line-height:1.35;margin:.5rem 0}
+.document{white-space:pre-wrap;overflow-wrap:anywhere;border-top:1px solid var(--line);
+padding-top:1rem}
+.document :is(h2,h3,h4,h5,h6){font-size:1.1rem;margin:0}.document h2{font-size:1.25rem}
+.sign{color:var(--quiet);font-weight:400}
+mark{background:var(--mark);color:inherit;padding:.1em 0;border-radius:.15rem;scroll-margin:25vh;
+box-decoration-break:clone}
+.meta{color:var(--quiet);margin:.25rem 0 1rem}
+.note{border-left:4px solid #b45309;padding-left:.75rem}
 """

@@ -21,25 +21,35 @@ WORDS: dict[str, dict[Language, str]] = {
     },
     "ask": {"zh": "提问", "en": "Ask"},
     "examples": {"zh": "常见的问题", "en": "People often ask"},
-    "answer": {"zh": "回答", "en": "Answer"},
     "confidence": {"zh": "把握", "en": "Confidence"},
+    "colon": {"zh": "：", "en": ": "},
     "very_sure": {"zh": "很有把握", "en": "very sure"},
     "sure": {"zh": "比较有把握", "en": "fairly sure"},
     "unsure": {"zh": "不太确定", "en": "not certain"},
     "no_idea": {"zh": "没有把握", "en": "not sure at all"},
-    "open_source": {"zh": "查看原文", "en": "Open in the guide"},
+    "open_source": {"zh": "在指南中查看这段话", "en": "See it in the guide"},
     "web_page": {"zh": "原网页", "en": "Web page"},
     "closest": {"zh": "最接近的内容", "en": "Closest topics"},
     "more": {"zh": "相关段落", "en": "Related passages"},
     "channels": {"zh": "联系方式", "en": "How to reach a person"},
     "checklist": {"zh": "请先准备好", "en": "Have ready"},
     "nowhere": {
-        "zh": "号码和地址请看官方应用或官网",
-        "en": "for the number or address see the official app or website",
+        "zh": "号码和地址请看官方应用或官网。",
+        "en": "For numbers and addresses see the official app or website.",
     },
-    "draft": {"zh": "可以复制给客服的说明", "en": "A note you can copy for support"},
-    "guide_says": {"zh": "指南原文", "en": "The guide's words"},
-    "matches": {"zh": "相似度", "en": "similarity"},
+    "draft": {"zh": "可以发给客服的说明", "en": "A note you can send to support"},
+    "copy": {"zh": "复制", "en": "Copy"},
+    "copied": {"zh": "已复制", "en": "Copied"},
+    "quote": {"zh": "指南原文", "en": "The guide's words"},
+    "foreign": {
+        "zh": "指南是英文的，下面是它的原文。",
+        "en": "The guide is in Chinese; these are its own words.",
+    },
+    "busy": {"zh": "正在查找指南…", "en": "Looking in the guide…"},
+    "offline": {
+        "zh": "没有得到回答。请检查网络，过一会儿再问一次。",
+        "en": "No answer came back. Check the connection and ask again in a moment.",
+    },
     "failed": {
         "zh": "抱歉，刚才没能查到指南。请稍后再试。",
         "en": "Sorry, the guide could not be looked up just now. Please try again.",
@@ -53,6 +63,14 @@ WORDS: dict[str, dict[Language, str]] = {
     "moved": {
         "zh": "指南已经更新，这段引文的位置变了。",
         "en": "The guide has been updated; the quoted place has moved.",
+    },
+    # What Gradio says to screen readers; it has no Chinese of its own for some of it.
+    "common.loading": {"zh": "正在查找指南", "en": "Looking in the guide"},
+    "common.complete": {"zh": "已有回答", "en": "Done"},
+    "common.error": {"zh": "没有得到回答", "en": "No answer came back"},
+    "status.queue_position": {
+        "zh": "排在第 {position} 位，共 {size} 人",
+        "en": "Number {position} of {size} in the queue",
     },
 }
 
@@ -72,6 +90,22 @@ EXAMPLES: dict[Language, tuple[str, ...]] = {
 }
 
 
+_TAGS: dict[Language, str] = {"zh": "zh-CN", "en": "en"}
+
+
 def say(key: str, language: Language) -> str:
     """Return a phrase."""
     return WORDS[key][language]
+
+
+def tag(language: Language) -> str:
+    """Return the BCP 47 tag of a language, as browsers need it to choose a font."""
+    return _TAGS[language]
+
+
+def preferred(languages: str) -> Language:
+    """Return the page's language by an Accept-Language header: Chinese when it comes first.
+
+    Gradio's labels go by `navigator.language`, which browsers send first; English is its fallback.
+    """
+    return "zh" if languages.strip().lower().startswith("zh") else "en"

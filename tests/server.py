@@ -1,0 +1,85 @@
+"""A real server in its own process, on a free port of this machine, for the tests of the page."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import httpx
+
+REPOSITORY = Path(__file__).parent.parent
+PATIENCE = 60
+
+
+@dataclass
+class Server:
+    """Hold a running server: its address, its process and the file of its log."""
+
+    url: str
+    process: subprocess.Popen[str]
+    log: Path
+
+    @property
+    def host(self) -> str:
+        return self.url.removeprefix("http://")
+
+    @property
+    def client(self) -> httpx.Client:
+        return httpx.Client(base_url=self.url, timeout=PATIENCE)
+
+    def read_address(self) -> None:
+        """Wait for the line that says where it serves; its socket listens by then."""
+        line = self.process.stdout.readline()  # type: ignore[union-attr]
+        assert "http://" in line, f"no address: {line!r} {self.log.read_text()}"
+        self.url = line.split()[-1]
+
+    def end(self) -> int:
+        """End it as an operator does, and return its exit code."""
+        self.process.send_signal(signal.SIGTERM)
+        return self.process.wait(PATIENCE)
+
+
+@contextmanager
+def running(command: list[str], folder: Path, **variables: str) -> Iterator[Server]:
+    """Run a command that serves; its first line of output says where."""
+    log = folder / "server.log"
+    environment = {**os.environ, "PYTHONUNBUFFERED": "1", **variables}
+    with log.open("w") as errors:
+        process = subprocess.Popen(
+            [sys.executable, *command],
+            cwd=folder,
+            env=environment,
+            stdout=subprocess.PIPE,
+            stderr=errors,
+            text=True,
+            start_new_session=True,
+        )
+    try:
+        server = Server("", process, log)
+        server.read_address()
+        yield server
+    finally:
+        if process.poll() is None:
+            os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+        process.stdout.close()  # type: ignore[union-attr]
+
+
+def asked(client: httpx.Client, question: object, **headers: str) -> str:
+    """Ask as the page does, through Gradio's queue; return the HTML of the answer."""
+    listeners = client.get("/config").json()["dependencies"]
+    listener = next(one for one in listeners if len(one["inputs"]) == 1)
+    session = os.urandom(8).hex()
+    body = {"data": [question], "fn_index": listener["id"], "session_hash": session}
+    client.post("/gradio_api/queue/join", json=body, headers=headers).raise_for_status()
+    found = ""
+    with client.stream("GET", "/gradio_api/queue/data", params={"session_hash": session}) as told:
+        for line in told.iter_lines():
+            if '"process_completed"' in line:
+                found = line
+    return json.loads(found.removeprefix("data: "))["output"]["data"][0]
