@@ -29,7 +29,7 @@ _SOURCE_HEADERS = {
     "content-security-policy": "default-src 'none'; style-src 'unsafe-inline'; base-uri 'none'; "
     "form-action 'none'; frame-ancestors 'self'"
 }
-_DRAIN_SECONDS = 8
+_DRAIN_SECONDS = 5
 _BACKLOG = 2048
 
 

@@ -1,14 +1,16 @@
 """Guard every route: known hosts and origins, small bodies, no more than needed, safe headers."""
 
+import asyncio
 import ipaddress
 import socket
 from collections.abc import Iterable
-from urllib.parse import urlsplit
 
 from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from assistant.settings import Settings
+
+Refusal = tuple[int, str]
 
 _LOOPBACK = ("127.0.0.1", "localhost", "[::1]")
 _EVERYWHERE = ("0.0.0.0", "::")
@@ -59,13 +61,14 @@ def policy(nonce: str = "") -> str:
 class Guard:
     """Refuse foreign hosts (DNS rebinding), foreign origins (CSRF), uploads and large bodies."""
 
-    def __init__(self, app: ASGIApp, settings: Settings) -> None:
+    def __init__(self, app: ASGIApp, settings: Settings, patience: float = 20.0) -> None:
         self._app = app
-        self._hosts = {*_LOOPBACK, settings.host.lower(), *map(str.lower, settings.allowed_hosts)}
-        self._anywhere = settings.host in _EVERYWHERE
+        self._patience = patience
         self._most = settings.max_body_kb * 1024
-        if self._anywhere:
-            self._hosts |= {socket.gethostname().lower(), socket.getfqdn().lower()}
+        self._anywhere = settings.host in _EVERYWHERE
+        self._trusted = {name.lower() for name in settings.allowed_hosts}
+        own = socket.gethostname() if self._anywhere else settings.host
+        self._hosts = {*_LOOPBACK, own.lower(), f"[{own.lower()}]", *self._trusted}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Check a request, then pass it on with its whole body."""
@@ -73,49 +76,54 @@ class Guard:
             await self._app(scope, receive, send)
             return
         sent = _with_headers(send)
-        refused = self._refuse(scope["path"], scope["headers"])
-        body = b"" if refused else await self._body(receive)
-        if body is None:
-            refused = 413, f"the request is larger than {self._most:,} bytes"
-        if refused:
-            status, words = refused
+        taken = self._refuse(scope["path"], scope["headers"]) or await self._body(receive)
+        if isinstance(taken, tuple):
+            status, words = taken
             await JSONResponse({"detail": words}, status)(scope, receive, sent)
             return
         if scope["method"] == "HEAD":  # many of Gradio's routes know GET alone
             scope = {**scope, "method": "GET"}  # the server still sends no body
-        await self._app(scope, _replay(body or b"", receive), sent)
+        await self._app(scope, _replay(taken, receive), sent)
 
-    def _refuse(self, path: str, headers: Iterable[tuple[bytes, bytes]]) -> tuple[int, str] | None:
-        hosts = [value.decode("latin-1").lower() for name, value in headers if name == b"host"]
+    def _refuse(self, path: str, headers: Iterable[tuple[bytes, bytes]]) -> Refusal | None:
+        given = [(name, value.decode("latin-1").lower()) for name, value in headers]
+        hosts = [value for name, value in given if name == b"host"]
         if len(hosts) != 1 or not self._known(_name(hosts[0])):
             return 400, "unknown host; name it in the setting allowed_hosts"
-        given = {name: value.decode("latin-1").lower() for name, value in headers}
-        origin = urlsplit(given.get(b"origin", "")).netloc if b"origin" in given else hosts[0]
-        if origin != hosts[0] and _name(origin) not in self._hosts - {*_LOOPBACK}:
+        if any(name == b"origin" and not self._ours(value, hosts[0]) for name, value in given):
             return 403, "requests from other sites are not taken"
         if path.startswith(_CLOSED) and not path.startswith(_GRADIO):
             return 404, "there is nothing here"
-        length = given.get(b"content-length", "0")
-        if not length.isdigit() or int(length) > self._most:
-            return 413, f"the request is larger than {self._most:,} bytes"
+        lengths = [value for name, value in given if name == b"content-length"]
+        if any(not _is_length(value) or int(value) > self._most for value in lengths):
+            return self._too_large()
         return None
 
     def _known(self, host: str) -> bool:
         """Tell whether a host name is ours; rebinding needs a name, so addresses are safe."""
         return host in self._hosts or (self._anywhere and _is_address(host))
 
-    async def _body(self, receive: Receive) -> bytes | None:
-        """Return the body, None when it is larger than the cap, declared or not."""
-        parts: list[bytes] = []
-        taken = 0
-        while True:
-            message = await receive()
-            parts.append(message.get("body", b""))
-            taken += len(parts[-1])
-            if taken > self._most:
-                return None
-            if not message.get("more_body"):
-                return b"".join(parts)
+    def _ours(self, origin: str, host: str) -> bool:
+        """Tell whether a request was made by a page of ours, or of a proxy in front of us."""
+        _, found, netloc = origin.partition("://")
+        return bool(found) and (netloc == host or _name(netloc) in self._trusted)
+
+    async def _body(self, receive: Receive) -> bytes | Refusal:
+        """Return the body if it comes in time and is no larger than the cap, whatever it said."""
+        body = b""
+        try:
+            async with asyncio.timeout(self._patience):
+                more = True
+                while more:
+                    message = await receive()
+                    body += message.get("body", b"")
+                    more = message.get("more_body", False) and len(body) <= self._most
+        except TimeoutError:
+            return 408, f"the request was not sent within {self._patience:g} seconds"
+        return body if len(body) <= self._most else self._too_large()
+
+    def _too_large(self) -> Refusal:
+        return 413, f"the request is larger than {self._most:,} bytes"
 
 
 def _replay(body: bytes, receive: Receive) -> Receive:
@@ -133,6 +141,10 @@ def _name(netloc: str) -> str:
     if netloc.startswith("["):
         return netloc.partition("]")[0] + "]"
     return netloc.partition(":")[0]
+
+
+def _is_length(words: str) -> bool:
+    return words.isdecimal() and len(words) < 19
 
 
 def _is_address(host: str) -> bool:
