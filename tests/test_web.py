@@ -326,7 +326,7 @@ def test_nothing_can_be_uploaded(client, path):
 @pytest.mark.parametrize(
     "path",
     "/gradio_api/vibe-code/ /gradio_api/runs /gradio_api/token /gradio_api/user /monitoring /login "
-    "/logout /gradio_api/app_id /gradio_api/process_recording /pwa_icon /svelte/x /docs /redoc "
+    "/logout /gradio_api/process_recording /pwa_icon /svelte/x /docs /redoc "
     "/openapi.json /gradio_api/openapi.json /gradio_api /gradio_api/deep_link".split(),
 )
 def test_what_the_page_does_not_need_is_not_there(client, path):

@@ -40,7 +40,9 @@ _HEADERS = {
 _GRADIO = (
     "/gradio_api/queue/",
     "/gradio_api/info",
+    "/gradio_api/cancel",
     "/gradio_api/heartbeat/",
+    "/gradio_api/app_id",  # asked after a lost connection, until it is there again
     "/gradio_api/startup-events",
     "/gradio_api/dev/reload",
 )

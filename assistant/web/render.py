@@ -199,7 +199,7 @@ def _draft(handoff: Handoff, language: Language) -> str:
     return (
         f'<div class="note"><h3 id="draft-title">{say("draft", language)}</h3>'
         f'<button type="button" class="copy"><span class="now">{say("copy", language)}</span>'
-        f'<span class="then" role="status">{say("copied", language)}</span></button></div>'
+        f'<span class="then">{say("copied", language)}</span></button></div>'
         f'<pre id="draft" class="draft" tabindex="0" role="region" '
         f'aria-labelledby="draft-title">{text(handoff.ticket_draft)}</pre>'
     )

@@ -10,6 +10,20 @@
   new MutationObserver(keep).observe(root, { attributeFilter: ["lang"] });
   keep();
 
+  /* Gradio loads the page anew after a lost connection: the question must not be lost with it. */
+  const keepQuestion = () => {
+    const field = document.querySelector("#question textarea");
+    if (field && field.value) sessionStorage.setItem("question", field.value);
+  };
+  const restoreQuestion = () => {
+    const field = document.querySelector("#question textarea");
+    const kept = sessionStorage.getItem("question");
+    if (!field || kept === null) return;
+    sessionStorage.removeItem("question");
+    field.value = kept;
+    field.dispatchEvent(new Event("input", { bubbles: true }));
+  };
+
   const say = (state) => {
     const answer = document.getElementById("answer");
     if (!answer || root.dataset.state === state) return;
@@ -22,13 +36,16 @@
     keep();
     const answer = document.getElementById("answer");
     if (answer && !answer.hasAttribute("aria-live")) answer.setAttribute("aria-live", "polite");
+    if (root.dataset.state === undefined) restoreQuestion();
     if (failed()) {
       say("failed");
+      keepQuestion();
       document.querySelectorAll(".toast-close").forEach((one) => one.click());
     } else if (busy()) {
       say("busy");
     } else if (root.dataset.state === "busy") {
       say("done");
+      sessionStorage.removeItem("question");
       if (answer.getBoundingClientRect().top > innerHeight * 0.5 || answer.getBoundingClientRect().top < 0)
         answer.scrollIntoView({ block: "start" });
     }

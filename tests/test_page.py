@@ -1,0 +1,424 @@
+"""The page as people meet it: a real browser, both languages, light and dark, desk and phone."""
+
+import re
+import shutil
+import threading
+
+import pytest
+from server import asked, running
+
+playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
+
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("chrome")
+FLAGS = (
+    "--headless --no-sandbox --disable-gpu --disable-quic --no-first-run "
+    "--disable-background-networking --disable-component-update --disable-sync"
+).split()
+
+pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no chromium is installed")
+
+# The server of the command line, with a desk that is slow or broken for some words.
+FAULTY = """
+import sys, time
+from assistant import cli, desk
+from assistant.errors import IndexUnusable
+from assistant.web import page
+
+answer = desk.Desk.ask
+page._WAITING = page._AT_ONCE = 1
+
+def ask(self, question, previous=()):
+    if "慢" in question or "slow" in question:
+        time.sleep(1.5)
+    if "坏" in question or "broken" in question:
+        raise RuntimeError("CANARY /secret/path")
+    if "缺" in question or "missing" in question:
+        raise IndexUnusable("CANARY vectors.faiss is missing. Rebuild with: assistant build")
+    return answer(self, question, previous)
+
+desk.Desk.ask = ask
+sys.exit(cli.main(["serve", "--port", "0", *sys.argv[1:]]))
+"""
+EXPECTED_WHEN_REFUSED = re.compile("Failed to load resource")
+
+
+@pytest.fixture(scope="session")
+def browser():
+    with playwright.sync_playwright() as started:
+        browser = started.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
+        yield browser
+        browser.close()
+
+
+@pytest.fixture(scope="module")
+def server(guide, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("page")
+    places = ["--corpus", str(guide.corpus), "--index", str(guide.index)]
+    with running(["-c", FAULTY, *places], folder) as server:
+        yield server
+
+
+@pytest.fixture
+def open_page(browser, server):
+    """Open the page; whatever is done in it, no error is told and no other host is asked."""
+    contexts, told = [], []
+
+    def opened(locale="zh-CN", scheme="light", width=1280, **more):
+        context = browser.new_context(
+            locale=locale,
+            color_scheme=scheme,
+            viewport={"width": width, "height": 844},
+            reduced_motion="reduce",
+            **more,
+        )
+        contexts.append(context)
+        context.set_default_timeout(20_000)
+        context.on("request", lambda one: _is_here(one.url, server) or told.append(one.url))
+        context.on("console", lambda one: one.type == "error" and told.append(one.text))
+        context.on("weberror", lambda one: told.append(str(one.error)))
+        context.on("dialog", lambda one: told.append(one.message))
+        page = context.new_page()
+        page.goto(server.url)
+        page.wait_for_selector("#question textarea")
+        return page
+
+    opened.told = told
+    yield opened
+    for context in contexts:
+        context.close()
+    assert told == []
+
+
+def _is_here(url, server):
+    return url.startswith((server.url + "/", "data:"))
+
+
+def ask(page, question):
+    """Ask by keyboard and wait until this answer, and no older one, stands there."""
+    page.evaluate("document.querySelector('#answer .answer')?.setAttribute('data-old', '')")
+    page.fill("#question textarea", question)
+    page.press("#question textarea", "Enter")
+    page.wait_for_selector("#answer .answer:not([data-old])")
+    page.wait_for_selector("html[data-state=done]")
+
+
+# --- Languages -----------------------------------------------------------------------------------
+
+LABELS = {
+    "zh-CN": ("客服助手", "您的问题", "提问", "充值没到账怎么办", "请不要输入密码", "常见的问题"),
+    "en-GB": ("Support assistant", "Your question", "Ask", "When is support open?")
+    + ("Never enter a password", "People often ask"),
+}
+
+
+@pytest.mark.parametrize(
+    ("locale", "lang", "of", "other"),
+    [
+        ("zh-CN", "zh-CN", "zh-CN", "en-GB"),
+        ("zh-TW", "zh-CN", "zh-CN", "en-GB"),
+        ("en-GB", "en", "en-GB", "zh-CN"),
+        ("fr-FR", "en", "en-GB", "zh-CN"),
+    ],
+)
+def test_every_label_is_ours_and_in_the_readers_language(open_page, locale, lang, of, other):
+    page = open_page(locale)
+    shown = page.inner_text("body")
+    for label in LABELS[of]:
+        assert label in shown
+    for label in (*LABELS[other], "Gradio", "__i18n__", "common.", "Settings", "API"):
+        assert label not in shown
+    assert page.evaluate("document.documentElement.lang") == lang
+    assert page.title() == LABELS[of][0]
+    assert page.get_by_label(LABELS[of][1]).is_editable()
+    assert page.get_by_role("button", name=LABELS[of][2], exact=True).is_visible()
+
+
+def test_what_a_screen_reader_is_told_has_words_in_chinese(open_page):
+    """Gradio announces its states by keys that it has no Chinese for; none of them is heard."""
+    page = open_page("zh-CN")
+    page.evaluate(
+        "window.heard = ''; new MutationObserver(() => heard += document.body.innerText)"
+        ".observe(document.body, {childList: true, subtree: true, characterData: true})"
+    )
+    ask(page, "充值没到账怎么办 慢")
+    page.wait_for_function("heard.includes('已有回答')")
+    assert "common." not in page.evaluate("heard")
+
+
+# --- Answers -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("locale", "question", "matched"),
+    [("zh-CN", "充值没到账怎么办", "充值"), ("en-US", "How do I reset my password?", None)],
+)
+def test_the_best_quote_comes_first_and_its_link_opens_it_marked_and_in_view(
+    open_page, locale, question, matched
+):
+    """The marked text of the source is, to the character, the quote that was shown."""
+    page = open_page(locale)
+    ask(page, question)
+    quote = page.locator("#answer .quote").first
+    said = quote.locator("blockquote").text_content()
+    assert quote.is_visible()
+    assert quote.locator("mark").first.is_visible()
+    assert quote.locator(".crumbs li").count() >= 2
+    assert re.search(r"(把握：|Confidence: ).+\(\d+%\)", page.inner_text("#answer .confidence"))
+    if matched:
+        assert matched in quote.locator("mark b").all_text_contents()
+    with page.context.expect_page() as opening:
+        quote.locator("a.open").click()
+    source = opening.value
+    source.wait_for_load_state()
+    assert "".join(source.locator("mark").all_text_contents()) == said
+    box = source.locator("mark").first.bounding_box()
+    assert 0 <= box["y"] < 844 * 0.6
+    assert source.evaluate("scrollY") > 0
+    assert source.evaluate("document.scripts.length") == 0
+
+
+def test_a_question_can_be_asked_and_its_source_opened_by_keyboard_alone(open_page):
+    page = open_page("en-US")
+    page.keyboard.press("Tab")
+    assert page.evaluate("document.activeElement.tagName") == "TEXTAREA"
+    page.keyboard.type("How do I reset my password?")
+    page.keyboard.press("Tab")
+    assert page.evaluate("document.activeElement.id") == "ask"
+    page.keyboard.press("Enter")
+    page.wait_for_selector("#answer .quote")
+    page.keyboard.press("Tab")
+    assert page.evaluate("document.activeElement.className") == "open"
+    assert page.evaluate("parseFloat(getComputedStyle(document.activeElement).outlineWidth)") >= 2
+    with page.context.expect_page() as opening:
+        page.keyboard.press("Enter")
+    assert "/source/" in opening.value.url
+
+
+def test_an_example_asks_itself(open_page):
+    page = open_page("zh-CN", width=390)
+    page.get_by_role("button", name="账户被盗了，怎么冻结").click()
+    page.wait_for_selector("#answer .answer")
+    assert page.input_value("#question textarea") == "账户被盗了，怎么冻结"
+    assert 0 <= page.locator("#answer").bounding_box()["y"] < 844 * 0.6
+
+
+@pytest.mark.parametrize(
+    ("locale", "words"), [("zh-CN", "请用一句话描述"), ("en-US", "in a sentence")]
+)
+def test_asking_nothing_is_answered_politely_in_the_readers_language(open_page, locale, words):
+    page = open_page(locale)
+    page.click("#ask")
+    page.wait_for_selector("#answer .answer")
+    assert words in page.inner_text("#answer")
+
+
+# --- Handing over --------------------------------------------------------------------------------
+
+
+def test_a_person_is_reached_by_channels_checklist_and_a_note_that_can_be_copied(open_page):
+    page = open_page("zh-CN", permissions=["clipboard-read", "clipboard-write"])
+    ask(page, "我要转人工")
+    box = page.locator("#answer .handoff")
+    assert box.locator(".channels li").count() >= 1
+    assert box.locator(".checklist li").count() >= 1
+    folded = box.locator(".channels details").first
+    assert not folded.locator(".said").is_visible()
+    folded.locator("summary").click()
+    assert folded.locator(".said").is_visible()
+    box.get_by_role("button", name="复制").click()
+    page.wait_for_selector("#answer .copy[data-done]")
+    assert page.get_by_role("button", name="已复制").is_visible()
+    copied = page.evaluate("navigator.clipboard.readText()")
+    assert copied == page.text_content("#draft")
+    assert "我要转人工" in copied
+
+
+def test_what_is_urgent_stands_first_and_the_guides_steps_before_the_channels(open_page):
+    page = open_page("zh-CN", width=390)
+    ask(page, "我的账户被盗了")
+    tops = [
+        page.locator(f"#answer {part}").first.bounding_box()["y"]
+        for part in (".alarm", ".quote", ".handoff")
+    ]
+    assert tops == sorted(tops)
+
+
+PAYLOAD = (
+    "<img src=x onerror=alert(1)><script>alert(2)</script>${alert(3)} {{alert}} "
+    "{{#each value}}x{{/each}} `</pre><svg/onload=alert(4)> @children javascript:alert(5)"
+)
+
+
+def test_a_hostile_question_is_shown_as_it_was_typed_and_runs_nothing(open_page):
+    page = open_page("zh-CN")
+    ask(page, "我要转人工 " + PAYLOAD)
+    assert PAYLOAD in page.text_content("#draft")
+    assert page.locator("#answer img, #answer script, #answer svg").count() == 0
+
+
+# --- Looks ---------------------------------------------------------------------------------------
+
+QUESTIONS = {
+    "zh-CN": ("充值没到账怎么办", "我的账户被盗了", "今天北京天气怎么样", "我要转人工"),
+    "en-US": ("How do I reset my password?", "someone hacked my account", "what is the weather?"),
+}
+# The least contrast of every visible text on what lies behind it (WCAG 2: relative luminance).
+CONTRAST = """() => {
+  const paint = document.createElement('canvas').getContext('2d', {willReadFrequently: true});
+  const rgba = color => {
+    paint.clearRect(0, 0, 1, 1); paint.fillStyle = color; paint.fillRect(0, 0, 1, 1);
+    const [r, g, b, a] = paint.getImageData(0, 0, 1, 1).data; return [r, g, b, a / 255];
+  };
+  const over = (top, under) => top.slice(0, 3).map((v, i) => v * top[3] + under[i] * (1 - top[3]));
+  const light = c => {
+    const [r, g, b] = c.map(v => (v /= 255) <= 0.04045 ? v / 12.92 : ((v + 0.055) / 1.055) ** 2.4);
+    return 0.2126 * r + 0.7152 * g + 0.0722 * b;
+  };
+  const behind = node => {
+    const layers = [];
+    for (let n = node; n; n = n.parentElement)
+      layers.push(rgba(getComputedStyle(n).backgroundColor));
+    return layers.reverse().reduce((under, top) => over(top, under), [255, 255, 255]);
+  };
+  const found = [];
+  const walk = document.createTreeWalker(document.body, NodeFilter.SHOW_TEXT);
+  while (walk.nextNode()) {
+    const node = walk.currentNode.parentElement, words = walk.currentNode.data.trim();
+    const box = node.getBoundingClientRect();
+    if (!words || !node.checkVisibility({visibilityProperty: true})) continue;
+    if (box.width <= 1 || box.height <= 1) continue;
+    let shown = 1;
+    for (let n = node; n; n = n.parentElement) shown *= getComputedStyle(n).opacity;
+    const back = behind(node), color = rgba(getComputedStyle(node).color);
+    const fore = over([...color.slice(0, 3), color[3] * shown], back);
+    const [a, b] = [light(fore), light(back)].sort((x, y) => y - x);
+    found.push([(a + 0.05) / (b + 0.05), words.slice(0, 40)]);
+  }
+  return found.sort((x, y) => x[0] - y[0]);
+}"""
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("locale", ["zh-CN", "en-US"])
+def test_on_a_phone_nothing_is_cut_and_every_text_can_be_read(open_page, locale, scheme):
+    """No scrolling sideways, no text cut off, contrast of every text at least 4.5 to 1."""
+    page = open_page(locale, scheme, width=390)
+    for question in QUESTIONS[locale]:
+        ask(page, question)
+        page.evaluate("document.querySelectorAll('details').forEach(one => one.open = true)")
+        assert page.evaluate("document.documentElement.scrollWidth") <= 390
+        cut = "[...document.querySelectorAll('#answer *')].filter(one => one.scrollWidth > "
+        assert page.evaluate(cut + "one.clientWidth + 1 && one.clientWidth).length") == 0
+        least = page.evaluate(CONTRAST)
+        assert len(least) > 15
+        assert least[0][0] >= 4.5, least[:3]
+    dark = page.evaluate("getComputedStyle(document.body).backgroundColor")
+    assert (sum(map(int, re.findall(r"\d+", dark)[:3])) < 200) == (scheme == "dark")
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_the_source_viewer_can_be_read_on_a_phone(open_page, server, scheme):
+    page = open_page("zh-CN", scheme, width=390)
+    page.goto(f"{server.url}/source/topay-contact-guide.md?start=1175&end=1361")
+    assert page.evaluate("document.documentElement.scrollWidth") <= 390
+    least = page.evaluate(CONTRAST)
+    assert least[0][0] >= 4.5, least[:3]
+
+
+def test_chinese_is_drawn_by_a_font_that_has_it(open_page):
+    """Two different characters look different: neither is the box of a missing glyph."""
+    page = open_page("zh-CN")
+    drawn = """words => [...words].map(one => {
+      const canvas = document.createElement('canvas'), pen = canvas.getContext('2d');
+      pen.font = '40px ' + getComputedStyle(document.querySelector('h1')).fontFamily;
+      pen.fillText(one, 10, 60); return canvas.toDataURL();
+    })"""
+    assert len(set(page.evaluate(drawn, "客服助手充值"))) == 6
+
+
+# --- Busy and broken -----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("locale", "question", "words"),
+    [("zh-CN", "慢慢来", "正在查找指南"), ("en-US", "slow support", "Looking in the guide")],
+)
+def test_while_it_looks_the_page_says_so(open_page, locale, question, words):
+    page = open_page(locale)
+    page.fill("#question textarea", question)
+    page.press("#question textarea", "Enter")
+    page.wait_for_selector(".state .busy", state="visible")
+    assert page.inner_text(".state").strip() == words + "…"
+    assert page.get_attribute("#answer", "aria-busy") == "true"
+    page.wait_for_selector("#answer .answer")
+    page.wait_for_selector(".state .busy", state="hidden")
+    assert page.get_attribute("#answer", "aria-busy") == "false"
+    assert page.get_attribute("#answer", "aria-live") == "polite"
+
+
+@pytest.mark.parametrize(
+    ("locale", "question", "words"),
+    [
+        ("zh-CN", "坏了怎么办", "请稍后再试"),
+        ("zh-CN", "缺了怎么办", "请稍后再试"),
+        ("en-US", "it is broken", "try again"),
+        ("en-US", "it is missing", "try again"),
+    ],
+)
+def test_a_broken_desk_is_a_polite_line_and_the_reason_in_the_log(
+    open_page, server, locale, question, words
+):
+    page = open_page(locale)
+    before = server.log.read_text().count("CANARY")
+    ask(page, question)
+    assert words in page.inner_text("#answer")
+    assert "CANARY" not in page.content()
+    assert server.log.read_text().count("CANARY") > before
+    ask(page, QUESTIONS[locale][0])
+    assert page.locator("#answer .quote").count() >= 1
+
+
+@pytest.mark.parametrize(("locale", "words"), [("zh-CN", "请检查网络"), ("en-US", "ask again")])
+def test_a_full_queue_is_said_at_once_and_the_next_question_is_answered(
+    open_page, server, locale, words
+):
+    """One question is being answered, one waits: the third is not left hanging."""
+    page = open_page(locale)
+    with server.client as client:
+        waiting = [threading.Thread(target=asked, args=(client, "慢慢来")) for _ in range(2)]
+        for one in waiting:
+            one.start()
+            page.wait_for_timeout(200)
+        page.fill("#question textarea", "充值")
+        page.press("#question textarea", "Enter")
+        page.wait_for_selector(".state .failed", state="visible")
+        assert words in page.inner_text(".state")
+        assert not page.locator(".toast-body").is_visible()
+        for one in waiting:
+            one.join()
+    ask(page, QUESTIONS[locale][0])
+    assert page.locator(".state .failed").is_hidden()
+    _forgive(open_page.told)
+
+
+@pytest.mark.parametrize(("locale", "words"), [("zh-CN", "请检查网络"), ("en-US", "ask again")])
+def test_a_lost_connection_is_said_and_the_question_is_not_lost_with_it(open_page, locale, words):
+    """Gradio loads the page anew when the connection is back: the question stands there again."""
+    page = open_page(locale)
+    page.context.set_offline(True)
+    page.fill("#question textarea", QUESTIONS[locale][0])
+    page.press("#question textarea", "Enter")
+    page.wait_for_selector(".state .failed", state="visible")
+    assert words in page.inner_text(".state")
+    with page.expect_navigation():
+        page.context.set_offline(False)
+    page.wait_for_function("document.querySelector('#question textarea')?.value")
+    assert page.input_value("#question textarea") == QUESTIONS[locale][0]
+    page.press("#question textarea", "Enter")
+    page.wait_for_selector("#answer .quote")
+    _forgive(open_page.told)
+
+
+def _forgive(told):
+    """A refused request is told to the console by the browser itself."""
+    told[:] = [one for one in told if not EXPECTED_WHEN_REFUSED.search(one)]
