@@ -1,5 +1,6 @@
 """Law 7 under fire: whatever fails at whatever step, the index is the old one or the new one."""
 
+import hashlib
 import json
 import os
 import random
@@ -295,6 +296,40 @@ def test_readers_see_whole_generations_while_builds_run(tmp_path):
     print(f"{asked[0]} asks over {len(seen)} generations")
     assert wrong == []
     assert len(seen) > 2
+
+
+def test_a_guide_edited_during_builds_is_read_whole_or_named(tmp_path):
+    """Every document of a generation is one version of its file: the one in the manifest."""
+    write_guide(tmp_path, OLD)
+    settings, encoder = settings_of(tmp_path), CharacterEncoder()
+    versions = {f"# 费用\n\n{word * 5000}{word}。\n".encode() for word in ("甲", "乙", "丙丁")}
+    path = settings.corpus / "busy.md"
+    path.write_bytes(next(iter(versions)))
+    done = threading.Event()
+
+    def edit():
+        while not done.is_set():
+            for version in versions:
+                path.write_bytes(version)
+                time.sleep(0.002)
+
+    writer = threading.Thread(target=edit, daemon=True)
+    writer.start()
+    seen = set()
+    for _ in range(10):
+        report = build(settings, encoder)
+        generation = generations.current(settings.index).generation
+        document = Index(generation.folder, encoder, settings).document("busy.md")
+        if document is None:
+            assert [one.path for one in report.skipped] == ["busy.md"]
+            continue
+        assert document.text.encode() in versions
+        assert document.sha256 == hashlib.sha256(document.text.encode()).hexdigest()
+        assert generation.manifest.corpus["busy.md"] == document.sha256
+        seen.add(document.sha256)
+    done.set()
+    writer.join()
+    assert seen
 
 
 def test_killed_at_random_times_nothing_is_torn(two):
