@@ -2,13 +2,14 @@
 
 Two encoders meet one protocol. `StaticEncoder` serves sentence-transformers folders that hold a
 `StaticEmbedding` (the shipped model is one) with numpy and `tokenizers` alone: a text's vector is
-the mean of its tokens' rows, normalised (model2vec, Minish Lab 2024). `TransformerEncoder` serves
+the sum of its tokens' rows, normalised (model2vec, Minish Lab 2024). `TransformerEncoder` serves
 every other sentence-transformers model, offline unless a setting allows downloads, and never runs
 code that a model brings along.
 """
 
 import hashlib
 import json
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Protocol
@@ -22,7 +23,11 @@ from assistant.fold import simplify
 from assistant.settings import Settings
 
 Vectors = NDArray[np.float32]
-_SAFETENSORS_TYPES: dict[str, np.dtype[Any]] = {"F16": np.dtype("<f2"), "F32": np.dtype("<f4")}
+_SAFETENSORS_TYPES: dict[str, np.dtype[Any]] = {
+    "I8": np.dtype("i1"),
+    "F16": np.dtype("<f2"),
+    "F32": np.dtype("<f4"),
+}
 _MODEL_FILES = ("*.json", "*.safetensors", "*.txt", "*.model")
 
 
@@ -65,7 +70,7 @@ class StaticEncoder:
 
     def __init__(self, folder: Path, settings: Settings) -> None:
         self.name = folder.name
-        self._rows = _map_rows(folder / "model.safetensors")
+        self._rows, self._factors = _map_rows(folder / "model.safetensors")
         self.dimensions = int(self._rows.shape[1])
         self._tokenizer = _read_tokenizer(folder / "tokenizer.json", len(self._rows))
         self._query_prompt, self._document_prompt = _prompts(folder, settings)
@@ -86,7 +91,7 @@ class StaticEncoder:
         sums = np.zeros((len(texts), self.dimensions), dtype=np.float32)
         for row, encoding in enumerate(encodings):
             if ids := encoding.ids:
-                self._rows[ids].sum(axis=0, dtype=np.float32, out=sums[row])
+                np.dot(self._factors[ids], self._rows[ids].astype(np.float32), out=sums[row])
         return _unit(sums)
 
 
@@ -184,29 +189,48 @@ def _read_json(path: Path, expected: str) -> Any:
         raise ModelUnusable(f"cannot read {path} ({error}); copy the model folder anew.") from None
 
 
-def _map_rows(path: Path) -> NDArray[Any]:
-    """Map the one matrix of a safetensors file (format: huggingface/safetensors README)."""
+def _map_rows(path: Path) -> tuple[NDArray[Any], Vectors]:
+    """Map the matrix of a safetensors file and its factor for each row (1 where it has none).
+
+    The matrix is `embedding.weight`, or `embeddings` with `weights` as model2vec writes it.
+    """
     try:
-        size = path.stat().st_size
-        with path.open("rb") as file:
-            length = int.from_bytes(file.read(8), "little")
-            if not 2 <= length <= min(size - 8, 100_000_000):
-                raise ValueError("its header is not that of a safetensors file")
-            header = json.loads(file.read(length))
-        tensors = [entry for name, entry in header.items() if name != "__metadata__"]
-        (entry,) = tensors
-        rows, columns = entry["shape"]
-        kind: np.dtype[Any] = _SAFETENSORS_TYPES[entry["dtype"]]
-        begin, end = entry["data_offsets"]
-        if end - begin != rows * columns * kind.itemsize or 8 + length + end != size:
-            raise ValueError(f"it has {size} bytes, its header speaks of {8 + length + end}")
-        mapped = np.memmap(path, kind, "r", 8 + length + begin, (int(rows), int(columns)))
-        return np.asarray(mapped)  # still mapped, without memmap's cost at every indexing
+        tensors = _map_tensors(path)
+        factors = tensors.pop("weights", None)
+        (rows,) = tensors.values()
+        if rows.ndim != 2 or (factors is not None and factors.shape != rows.shape[:1]):
+            raise ValueError("its shapes do not fit")
+        ones = np.ones(len(rows), np.float32)
+        return rows, ones if factors is None else factors.astype(np.float32)
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise ModelUnusable(
-            f"cannot use {path} ({error}); expected one float16 or float32 matrix. "
+            f"cannot use {path} ({error}); expected one matrix and at most one factor a row. "
             "Copy the model folder anew."
         ) from None
+
+
+def _map_tensors(path: Path) -> dict[str, NDArray[Any]]:
+    """Map every tensor of a safetensors file (format: huggingface/safetensors README)."""
+    size = path.stat().st_size
+    with path.open("rb") as file:
+        length = int.from_bytes(file.read(8), "little")
+        if not 2 <= length <= min(size - 8, 100_000_000):
+            raise ValueError("its header is not that of a safetensors file")
+        header = json.loads(file.read(length))
+    header.pop("__metadata__", None)
+    end = max(entry["data_offsets"][1] for entry in header.values())
+    if 8 + length + end != size:
+        raise ValueError(f"it has {size} bytes, its header speaks of {8 + length + end}")
+    return {name: _map_tensor(path, 8 + length, entry) for name, entry in header.items()}
+
+
+def _map_tensor(path: Path, base: int, entry: dict[str, Any]) -> NDArray[Any]:
+    kind, shape = _SAFETENSORS_TYPES[entry["dtype"]], tuple(map(int, entry["shape"]))
+    begin, end = entry["data_offsets"]
+    if begin < 0 or end - begin != math.prod(shape) * kind.itemsize:
+        raise ValueError("its offsets do not fit its shapes")
+    mapped = np.memmap(path, kind, "r", base + begin, shape)
+    return np.asarray(mapped)  # still mapped, without memmap's cost at every indexing
 
 
 def _read_tokenizer(path: Path, rows: int) -> Tokenizer:

@@ -4,9 +4,11 @@ import gzip
 import hashlib
 import json
 import re
-from collections.abc import Iterable, Iterator
+import struct
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from assistant.fold import simplify
 
@@ -14,6 +16,9 @@ HELD_OUT_SOURCE = "MicrosoftDocs/customer-insights-pr.zh-cn"
 """A document source kept out of training: English questions onto its Chinese passages."""
 
 OWN = Path(__file__).parent / "training_data"
+EVALUATION_KEYS = OWN / "evaluation_keys.bin"
+"""Hashes of the evaluation texts: they are not committed, and nothing may be trained on them."""
+
 _LETTERS = re.compile(r"[^\w]+|_")
 
 
@@ -25,12 +30,14 @@ class Pair:
     positive: str
     kind: str
     source: str
-    negatives: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
 class Intent:
-    """Hold one support intent: its passages, the questions that mean it, and near misses."""
+    """Hold one thing that people ask, in other words, and near misses that mean something else.
+
+    A mere set of paraphrases or synonyms has no passages.
+    """
 
     name: str
     passages: tuple[str, ...]
@@ -43,7 +50,7 @@ class Intent:
         return int(hashlib.sha256(self.name.encode()).hexdigest(), 16) % 10 == 0
 
 
-def lines(path: Path) -> Iterator[dict[str, object]]:
+def lines(path: Path) -> Iterator[dict[str, Any]]:
     """Yield the objects of a JSON-lines file, gzipped or not."""
     opener = gzip.open if path.suffix == ".gz" else open
     with opener(path, "rt", encoding="utf-8") as file:
@@ -57,15 +64,30 @@ def key(text: str) -> str:
     return _LETTERS.sub("", simplify(text).lower())
 
 
-def evaluation_keys(training: Path) -> set[str]:
-    """Return the keys of every text of the evaluation sets."""
-    keys: set[str] = set()
+def hashed(text: str) -> int:
+    """Return 64 bits that stand for the key of a text."""
+    return int.from_bytes(hashlib.sha256(key(text).encode()).digest()[:8], "little")
+
+
+def evaluation_texts(training: Path) -> Iterator[str]:
+    """Yield every text of the evaluation sets."""
     for path in sorted((training / "eval").rglob("*.jsonl.gz")):
         if path.stem.startswith(("corpus", "queries")):
-            keys.update(key(str(row["text"])) for row in lines(path))
+            yield from (str(row["text"]) for row in lines(path))
     for path in sorted((training / "eval" / "sts").glob("*.tsv.gz")):
-        keys.update(key(text) for a, b, _ in sts_rows(path) for text in (a, b))
-    return keys
+        yield from (text for a, b, _ in sts_rows(path) for text in (a, b))
+
+
+def write_evaluation_keys(training: Path, path: Path) -> None:
+    """Write the hashes of all evaluation texts, sorted, eight bytes each."""
+    hashes = sorted({hashed(text) for text in evaluation_texts(training)})
+    path.write_bytes(struct.pack(f"<{len(hashes)}Q", *hashes))
+
+
+def evaluation_keys(path: Path = EVALUATION_KEYS) -> set[int]:
+    """Return the hashes of every text that is never trained on."""
+    data = path.read_bytes()
+    return set(struct.unpack(f"<{len(data) // 8}Q", data))
 
 
 def sts_rows(path: Path) -> Iterator[tuple[str, str, float]]:
@@ -77,7 +99,7 @@ def sts_rows(path: Path) -> Iterator[tuple[str, str, float]]:
             yield a, b, float(score)
 
 
-def training_pairs(training: Path, forbidden: set[str]) -> Iterator[Pair]:
+def training_pairs(training: Path, forbidden: set[int]) -> Iterator[Pair]:
     """Yield the aligned pairs of `train/` but the held-out source and evaluation texts."""
     for path in sorted((training / "train").glob("*.jsonl.gz")):
         for row in lines(path):
@@ -86,50 +108,76 @@ def training_pairs(training: Path, forbidden: set[str]) -> Iterator[Pair]:
                 yield pair
 
 
-def clashes(pair: Pair, forbidden: set[str]) -> bool:
+def clashes(pair: Pair, forbidden: set[int]) -> bool:
     """Tell whether either text of a pair stands in an evaluation set."""
-    return key(pair.anchor) in forbidden or key(pair.positive) in forbidden
+    return hashed(pair.anchor) in forbidden or hashed(pair.positive) in forbidden
 
 
-def read_intents(folders: Iterable[Path], forbidden: set[str]) -> list[Intent]:
-    """Read every support intent, without questions that stand in an evaluation set."""
+def own_folders(own: Path) -> list[Path]:
+    """Return the folders that hold texts written for this product."""
+    return [own / "support", own]
+
+
+def read_intents(folders: Iterable[Path], forbidden: set[int]) -> list[Intent]:
+    """Read every support intent, without texts that stand in an evaluation set."""
     found = []
     for folder in folders:
         for path in sorted(folder.glob("intents*.jsonl*")):
-            for row in lines(path):
-                found.append(_intent(row, forbidden))
+            found.extend(_intent(row, forbidden) for row in lines(path))
     return found
 
 
-def _intent(row: dict[str, object], forbidden: set[str]) -> Intent:
-    def texts(*names: str) -> tuple[str, ...]:
-        all_texts = [str(t) for name in names for t in row.get(name, [])]  # type: ignore[attr-defined]
-        return tuple(text for text in all_texts if key(text) not in forbidden)
+def read_paraphrases(folders: Iterable[Path], forbidden: set[int]) -> list[Intent]:
+    """Read sets of questions that mean the same, with near misses and without passages."""
+    found = []
+    for folder in folders:
+        for path in sorted(folder.glob("paraphrases*.jsonl*")):
+            for i, row in enumerate(lines(path)):
+                questions = _texts(row, forbidden, "questions_zh", "questions_en")
+                near = _texts(row, forbidden, "near_miss_zh")
+                if len(questions) > 1:
+                    found.append(Intent(f"{path.name}:{i}", (), questions, near))
+    return found
 
+
+def _intent(row: Mapping[str, Any], forbidden: set[int]) -> Intent:
+    passages = (f"{row[f'heading_{lang}']} {row[f'passage_{lang}']}" for lang in ("zh", "en"))
     return Intent(
         name=str(row["intent"]),
-        passages=tuple(
-            f"{row[f'heading_{lang}']} {row[f'passage_{lang}']}" for lang in ("zh", "en")
-        ),
-        questions=texts("questions_zh", "questions_en"),
-        near_misses=texts("near_miss_zh"),
+        passages=tuple(passage for passage in passages if hashed(passage) not in forbidden),
+        questions=_texts(row, forbidden, "questions_zh", "questions_en"),
+        near_misses=_texts(row, forbidden, "near_miss_zh"),
     )
 
 
-def read_groups(folders: Iterable[Path], forbidden: set[str]) -> list[list[str]]:
-    """Read groups of texts that mean the same: synonyms, typing errors, paraphrases."""
-    groups: list[list[str]] = []
-    for folder in folders:
-        for path in sorted(folder.glob("lexicon.jsonl*")):
-            for row in lines(path):
-                gloss = [str(row["gloss_zh"])] if row.get("gloss_zh") else []
-                groups.append([*row.get("zh", []), *row.get("en", []), *gloss])  # type: ignore[misc]
-        for path in sorted(folder.glob("typos.jsonl*")):
-            groups.extend([str(row["wrong"]), str(row["right"])] for row in lines(path))
-        for path in sorted(folder.glob("paraphrases*.jsonl*")):
-            for row in lines(path):
-                groups.append([*row.get("questions_zh", []), *row.get("questions_en", [])])  # type: ignore[misc]
-        for path in sorted(folder.glob("followups.jsonl*")):
-            groups.extend([f"{r['turn1']} {r['turn2']}", str(r["resolved"])] for r in lines(path))
-    kept = ([text for text in group if key(text) not in forbidden] for group in groups)
-    return [group for group in kept if len(group) > 1]
+def _texts(row: Mapping[str, Any], forbidden: set[int], *names: str) -> tuple[str, ...]:
+    texts = (str(text) for name in names for text in row.get(name, []))
+    return tuple(text for text in texts if hashed(text) not in forbidden)
+
+
+def read_groups(folders: Iterable[Path], forbidden: set[int]) -> list[Intent]:
+    """Read words that mean the same, typing errors, and follow-ups put in full."""
+    found = []
+    for path in (path for folder in folders for path in sorted(folder.glob("*.jsonl*"))):
+        shape = _SHAPES.get(path.name.split(".")[0].split("_")[0])
+        for i, row in enumerate(lines(path) if shape else ()):
+            same, unlike = ([t for t in side if hashed(t) not in forbidden] for side in shape(row))
+            if len(same) > 1:
+                found.append(Intent(f"{path.name}:{i}", (), tuple(same), tuple(unlike)))
+    return found
+
+
+def _words(row: Mapping[str, Any]) -> tuple[list[str], list[str]]:
+    gloss = [str(row["gloss_zh"])] if row.get("gloss_zh") else []
+    return [*row.get("zh", []), *row.get("en", []), *gloss], [*row.get("not", [])]
+
+
+def _typing_error(row: Mapping[str, Any]) -> tuple[list[str], list[str]]:
+    return [str(row["wrong"]), str(row["right"])], []
+
+
+def _follow_up(row: Mapping[str, Any]) -> tuple[list[str], list[str]]:
+    return [f"{row['turn1']} {row['turn2']}", str(row["resolved"])], []
+
+
+_SHAPES = {"lexicon": _words, "typos": _typing_error, "followups": _follow_up}
