@@ -2,10 +2,11 @@
 
 import re
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import Literal
 
 from assistant.fold import fold, terms
-from assistant.records import Chunk, Hit, Quote, Ranking, Verdict, View
+from assistant.records import Chunk, Hit, Quote, Ranking, Verdict
 from assistant.search import Index
 
 Language = Literal["zh", "en"]
@@ -53,7 +54,7 @@ def quote(index: Index, question: str, hit: Hit) -> Quote:
     """Quote the whole passage of a hit and mark the sentences that answer."""
     return quote_chunk(
         hit.chunk,
-        highlights=_mark(hit.chunk, question, index.sentence_scores(question, hit)),
+        highlights=_mark(hit.chunk, question, index.sentences(question, hit)),
         similarity=hit.similarity,
         lexical=hit.lexical,
         score=hit.score,
@@ -93,16 +94,16 @@ def choose(index: Index, ranking: Ranking, top_k: int) -> tuple[Quote, ...]:
 
 
 def _mark(
-    chunk: Chunk, question: str, scored: Sequence[tuple[View, float]]
+    chunk: Chunk, question: str, scored: Sequence[tuple[int, int, float]]
 ) -> tuple[tuple[int, int], ...]:
     """Return the spans, within the passage, of the sentences that answer best."""
     if not scored:
         return ((0, len(chunk.text)),)
     wanted = set(terms(fold(question)))
-    spans = [(view.start - chunk.start, view.end - chunk.start) for view, _ in scored]
+    spans = [(start - chunk.start, end - chunk.start) for start, end, _ in scored]
     values = [
         cosine + _WORD_SHARE * _overlap(wanted, chunk.text[begin:end])
-        for (_, cosine), (begin, end) in zip(scored, spans, strict=True)
+        for (_, _, cosine), (begin, end) in zip(scored, spans, strict=True)
     ]
     best = max(values)
     order = sorted(range(len(spans)), key=lambda i: (-values[i], i))[:_MOST_MARKS]
@@ -139,4 +140,9 @@ def matched_words(question: str, text: str) -> tuple[tuple[int, int], ...]:
 
 
 def _overlap(wanted: set[str], sentence: str) -> float:
-    return len(wanted.intersection(terms(fold(sentence)))) / len(wanted) if wanted else 0.0
+    return len(wanted & _terms_of(sentence)) / len(wanted) if wanted else 0.0
+
+
+@lru_cache(maxsize=20_000)
+def _terms_of(sentence: str) -> frozenset[str]:
+    return frozenset(terms(fold(sentence)))

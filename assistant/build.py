@@ -18,7 +18,15 @@ from assistant.evaluate import recall
 from assistant.load import load_corpus
 from assistant.questions import labelled_questions
 from assistant.records import Corpus, Skipped, View
-from assistant.search import BACKGROUND, VECTORS, VIEWS, Index, stored_vectors, write_tables
+from assistant.search import (
+    BACKGROUND,
+    VECTORS,
+    VIEWS,
+    Index,
+    stored_vectors,
+    write_background,
+    write_tables,
+)
 from assistant.settings import Settings
 from assistant.split import chunks as split_chunks
 from assistant.split import sections as split_sections
@@ -78,13 +86,13 @@ def build(
         views = make_views(chunks, corpus.variants)
         vectors, reused = _embed(views, encoder, _previous_vectors(settings, encoder), progress)
         progress("write", 0, 0)
-        others = encoder.encode_queries(background())
+        others = encoder.encode_queries(background(settings.corpus))
         tables = (corpus.documents, chunks, views, vectors, others)
         write_tables(draft.folder, *tables, settings.precision)
         progress("calibrate", 0, 0)
         index = Index(draft.folder, encoder, settings)
         fit_to = {**curve_facts(encoder, settings), **_content(draft.folder)}
-        calibrate(index, settings, fit_to).write(draft.folder / CONFIDENCE)
+        calibrate(index, encoder, settings, fit_to).write(draft.folder / CONFIDENCE)
         quality = _quality(index, settings)
         if not force:
             _compare(quality, settings, encoder)
@@ -119,9 +127,10 @@ def recalibrate(settings: Settings, encoder: Encoder) -> Curve:
             raise IndexUnusable(f"index {old.id}: {reason}. Rebuild with: assistant build")
         copytree(old.folder, draft.folder, dirs_exist_ok=True)
         (draft.folder / generations.MANIFEST).unlink()
+        write_background(draft.folder, encoder.encode_queries(background(settings.corpus)))
         index = Index(draft.folder, encoder, settings)
         fit_to = {**curve_facts(encoder, settings), **_content(draft.folder)}
-        curve = calibrate(index, settings, fit_to)
+        curve = calibrate(index, encoder, settings, fit_to)
         curve.write(draft.folder / CONFIDENCE)
         facts = {**old.manifest.facts, "recall@1": _quality(index, settings)}
         draft.commit(corpus=old.manifest.corpus, facts=facts)
@@ -187,7 +196,9 @@ def _foreign(generation: generations.Generation, settings: Settings) -> str:
         return ""
     if all((settings.corpus / name).exists() for name in generation.manifest.corpus):
         return ""
-    return f"it was built from {built}, the settings say {settings.corpus} (or name another --index)"
+    return (
+        f"it was built from {built}, the settings say {settings.corpus} (or name another --index)"
+    )
 
 
 def _content(folder: Path) -> dict[str, str]:

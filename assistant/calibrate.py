@@ -1,62 +1,118 @@
 """Fit the confidence curve to one index, with or without labelled questions.
 
-Without labels the index asks itself: every question variant with its own view hidden and every
-heading as a question (answerable), the same with the whole passage hidden (not answerable), and
-the shipped bank of out-of-guide questions. Labelled questions are added when there are some.
+Without labels an index is asked the shipped bank of unanswerable questions, and its own question
+variants and headings: each with its own view hidden (answerable), and with its whole passage hidden
+(not answerable). How far the model's cosines can be trusted is learnt from small practice guides
+that ship with the package and are indexed with the model in use. Labelled questions, where there
+are some, count most.
 """
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+import tempfile
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
 
-from assistant.confidence import Curve, fit_curve, signals
-from assistant.questions import fit_questions, locate, out_of_guide
+import numpy as np
+
+from assistant.confidence import Curve, Points, fit_curve, signals
+from assistant.embed import Encoder
+from assistant.questions import (
+    Practice,
+    asked_anywhere,
+    fit_questions,
+    locate,
+    out_of_guide,
+    practice_guides,
+)
 from assistant.records import View
-from assistant.search import Index
+from assistant.search import Index, write_tables
 from assistant.settings import Settings
+from assistant.split import chunks, views
 
-_MOST_PASSAGES = 400
+_MOST_OWN = 500
+_ENOUGH = 100  # labelled questions from which on the cuts rest on them alone
+_BANK_WEIGHT = 0.3
+_OWN_WEIGHT = 60.0  # of all own questions together, in labelled questions
+_PRACTICE_HALF = 20.0  # labelled questions at which practice counts half
 
 
 @dataclass(frozen=True, slots=True)
 class Probe:
-    """Hold a question, the views hidden from it, and the rows that answer it."""
+    """Hold a question, the rows that answer it, and what is hidden while it is asked.
+
+    `hidden` are views, `unlike` is a place in the background.
+    """
 
     ask: str
-    hidden: frozenset[int]
-    rows: frozenset[int]
+    rows: frozenset[int] = frozenset()
+    hidden: frozenset[int] = frozenset()
+    unlike: int | None = None
+    weight: float = 1.0
+    judged: bool = False
 
 
-def calibrate(index: Index, settings: Settings, facts: dict[str, str]) -> Curve:
+@dataclass(frozen=True, slots=True)
+class Point:
+    """Hold what came of one probe."""
+
+    signals: tuple[float, ...]
+    right: bool
+    answerable: bool
+    weight: float
+    judged: bool
+
+
+def calibrate(index: Index, encoder: Encoder, settings: Settings, facts: dict[str, str]) -> Curve:
     """Ask the index every probe and fit the curve to how often its first passage is right."""
-    points: list[tuple[float, ...]] = []
-    right: list[bool] = []
-    for probe in probes(index, settings):
-        ranking = index.search(probe.ask, 5, probe.hidden)
-        points.append(signals(ranking))
-        right.append(bool(ranking.hits) and ranking.hits[0].row in probe.rows)
-    return fit_curve(points, right, settings.answered_risk, settings.refused_risk, facts)
+    labelled = len(fit_questions(settings.corpus))
+    alone = labelled >= _ENOUGH
+    points = [_ask(index, probe) for probe in probes(index, settings, alone)]
+    weight = _PRACTICE_HALF / (_PRACTICE_HALF + labelled)
+    for guide in practice():
+        points += [_judge(point, weight, not alone) for point in practise(guide, encoder, settings)]
+    return fit_curve(_stack(points), settings.answered_risk, settings.refused_risk, facts)
 
 
-def probes(index: Index, settings: Settings) -> Iterator[Probe]:
-    """Return every question that the curve is fitted on, in a fixed order."""
-    nothing: frozenset[int] = frozenset()
+def background(corpus: Path) -> list[str]:
+    """Return the questions that an index compares with: unanswerable ones, then any trade's."""
+    silent = [question.ask for question in fit_questions(corpus) if not question.passages]
+    return [*silent, *out_of_guide(), *asked_anywhere()]
+
+
+def practice() -> list[Practice]:
+    """Return the guides to practise on."""
+    return practice_guides()
+
+
+def probes(index: Index, settings: Settings, alone: bool) -> Iterator[Probe]:
+    """Return every question that the curve is fitted on, in a fixed order.
+
+    `alone`: the labelled questions are enough to judge the curve by.
+    """
+    unlike = 0  # the place in the background, where unanswerable questions come first
     for labelled in locate(fit_questions(settings.corpus), list(index.chunks())):
-        yield Probe(labelled.question.ask, nothing, labelled.rows)
-    for text in out_of_guide():
-        yield Probe(text, nothing, nothing)
-    step = max(1, len(index) // _MOST_PASSAGES)
+        silent = not labelled.question.passages
+        yield Probe(
+            labelled.question.ask, labelled.rows, unlike=unlike if silent else None, judged=True
+        )
+        unlike += silent
+    for number, text in enumerate(out_of_guide(), unlike):
+        yield Probe(text, unlike=number, weight=_BANK_WEIGHT, judged=not alone)
+    own = list(own_questions(index))
+    own = own[:: max(1, len(own) // _MOST_OWN)]
+    for probe in own:
+        yield replace(probe, weight=min(_BANK_WEIGHT, _OWN_WEIGHT / len(own)))
+
+
+def own_questions(index: Index) -> Iterator[Probe]:
+    """Return the index's own variants and headings as questions, answerable and masked."""
+    step = max(1, len(index) // _MOST_OWN)
     for row in range(0, len(index), step):
-        yield from _own_questions(index, row)
-
-
-def _own_questions(index: Index, row: int) -> Iterator[Probe]:
-    first = index.first_view(row)
-    views = index.views(row)
-    whole = frozenset(range(first, first + len(views)))
-    for number, view in enumerate(views):
-        if (ask := _as_question(index, row, view)) is not None:
-            yield Probe(ask, frozenset({first + number}) - {first}, frozenset({row}))
-            yield Probe(ask, whole, frozenset())
+        first, whole = index.first_view(row), index.views(row)
+        for number, view in enumerate(whole):
+            if (ask := _as_question(index, row, view)) is not None:
+                yield Probe(ask, frozenset({row}), frozenset({first + number}) - {first})
+                yield Probe(ask, hidden=frozenset(range(first, first + len(whole))))
 
 
 def _as_question(index: Index, row: int, view: View) -> str | None:
@@ -65,3 +121,44 @@ def _as_question(index: Index, row: int, view: View) -> str | None:
         return view.text
     headings = index.chunk(row).headings
     return headings[-1] if view.kind == "passage" and headings else None
+
+
+def practise(guide: Practice, encoder: Encoder, settings: Settings) -> list[Point]:
+    """Index a practice guide with the model in use and ask it its questions."""
+    document = guide.document()
+    passages = chunks(document, settings.chunk_chars)
+    texts = views(passages, ())
+    vectors = encoder.encode_passages([view.text for view in texts])
+    others = encoder.encode_queries([*guide.silent, *out_of_guide(), *asked_anywhere()])
+    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
+        write_tables(Path(folder), [document], passages, texts, vectors, others, settings.precision)
+        index = Index(Path(folder), encoder, settings)
+        asked = [
+            Probe(
+                ask, frozenset(row for row, c in enumerate(passages) if c.headings[-1] == heading)
+            )
+            for heading, questions in guide.questions.items()
+            for ask in questions
+        ]
+        asked += [Probe(ask, unlike=number) for number, ask in enumerate(guide.silent)]
+        return [_ask(index, probe) for probe in asked]
+
+
+def _ask(index: Index, probe: Probe) -> Point:
+    ranking = index.search(probe.ask, 5, probe.hidden, probe.unlike)
+    right = bool(ranking.hits) and ranking.hits[0].row in probe.rows
+    return Point(signals(ranking), right, bool(probe.rows), probe.weight, probe.judged)
+
+
+def _judge(point: Point, weight: float, judged: bool) -> Point:
+    return replace(point, weight=weight, judged=judged)
+
+
+def _stack(points: Sequence[Point]) -> Points:
+    return Points(
+        signals=np.array([point.signals for point in points]),
+        right=np.array([point.right for point in points]),
+        answerable=np.array([point.answerable for point in points]),
+        weight=np.array([point.weight for point in points]),
+        judged=np.array([point.judged for point in points]),
+    )

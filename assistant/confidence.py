@@ -6,7 +6,6 @@ stated risks.
 """
 
 import math
-from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -15,19 +14,28 @@ import orjson
 from numpy.typing import NDArray
 
 from assistant.errors import IndexUnusable
+from assistant.metrics import auroc, calibration_error
 from assistant.records import Ranking
 
 Floats = NDArray[np.float64]
+Truths = NDArray[np.bool_]
+
+_FOLDS = 10
+_STRENGTH = 1.0  # inverse of the ridge penalty on standardised signals
 
 SIGNALS = (
-    "similarity",
     "passage",
     "view",
+    "support",
     "margin",
     "lexical",
     "coverage",
     "unknown",
     "agreement",
+    "background",
+    "crowd",
+    "spanned",
+    "length",
 )
 
 
@@ -36,16 +44,20 @@ def signals(ranking: Ranking) -> tuple[float, ...]:
     if not ranking.hits:
         return (0.0,) * len(SIGNALS)
     first = ranking.hits[0]
-    second = ranking.hits[1].similarity if len(ranking.hits) > 1 else 0.0
+    second = ranking.hits[1].score if len(ranking.hits) > 1 else 0.0
     return (
-        first.similarity,
         first.passage,
         first.view,
-        first.similarity - second,
+        first.support,
+        first.score - second,
         first.lexical / ranking.weight if ranking.weight else 0.0,
         first.coverage,
         ranking.unknown,
         float(first.row == ranking.dense) + float(first.row == ranking.lexical),
+        ranking.background,
+        ranking.crowd,
+        ranking.spanned,
+        math.log1p(ranking.terms),
     )
 
 
@@ -97,49 +109,99 @@ class Curve:
         return curve
 
 
-def fit_curve(
-    points: Sequence[tuple[float, ...]],
-    answered: Sequence[bool],
-    answered_risk: float,
-    refused_risk: float,
-    fitted_to: dict[str, str],
-) -> Curve:
-    """Fit a logistic regression to signals and outcomes, and choose the cuts on them."""
-    from sklearn.linear_model import LogisticRegression
-    from sklearn.pipeline import make_pipeline
-    from sklearn.preprocessing import StandardScaler
+@dataclass(frozen=True, slots=True)
+class Points:
+    """Hold what a curve is fitted on, row by row: signals and what came of them.
 
-    x, y = np.array(points), np.array(answered, dtype=bool)
-    model = make_pipeline(StandardScaler(), LogisticRegression(class_weight="balanced", C=1.0))
-    model.fit(x, y)
-    scaler, regression = model[0], model[1]
-    coefficients = regression.coef_[0] / scaler.scale_
-    intercept = float(regression.intercept_[0] - (coefficients * scaler.mean_).sum())
-    p = 1 / (1 + np.exp(-(x @ coefficients + intercept)))
-    upper, lower = cuts(p, y, answered_risk, refused_risk)
+    `right`: the first passage answered; `answerable`: some passage does; `weight`: how much the row
+    counts; `judged`: whether the cuts and the report are taken from it.
+    """
+
+    signals: Floats
+    right: Truths
+    answerable: Truths
+    weight: Floats
+    judged: Truths
+
+
+def fit_curve(
+    points: Points, answered_risk: float, refused_risk: float, fitted_to: dict[str, str]
+) -> Curve:
+    """Fit a logistic regression, and choose the cuts on cross-fitted probabilities.
+
+    Every judged point gets its probability from a fit that did not see it, so that neither the cuts
+    nor the reported figures rest on memorised points.
+    """
+    coefficients, intercept = _regression(points.signals, points.right, points.weight)
+    held_out = cross_fitted(points)
+    judged = points.judged
+    p, right, answerable = held_out[judged], points.right[judged], points.answerable[judged]
+    upper, lower = cuts(p, right, answerable, answered_risk, refused_risk)
     return Curve(
         names=SIGNALS,
-        coefficients=tuple(float(c) for c in coefficients),
+        coefficients=tuple(coefficients.tolist()),
         intercept=intercept,
         answered_cut=upper,
         refused_cut=min(lower, upper),
         fitted_to=fitted_to,
-        report={"questions": float(len(y)), "answerable": float(y.sum())},
+        report={
+            "points": float(len(points.right)),
+            "judged": float(judged.sum()),
+            "answerable": float(answerable.sum()),
+            "auroc": auroc(p.tolist(), answerable.tolist()),
+            "calibration_error": calibration_error(p.tolist(), right.tolist()),
+            "wrong_of_answered": _mean(~right[p >= upper]),
+            "answered_of_answerable": _mean(p[answerable] >= upper),
+        },
     )
 
 
-def cuts(p: Floats, y: NDArray[np.bool_], answered: float, refused: float) -> tuple[float, float]:
+def cross_fitted(points: Points) -> Floats:
+    """Return for every point its probability by a fit on the other folds."""
+    fold = np.random.default_rng(0).permutation(len(points.right)) % _FOLDS
+    held_out = np.zeros(len(points.right))
+    for number in range(_FOLDS):
+        rest, own = fold != number, fold == number
+        coefficients, intercept = _regression(
+            points.signals[rest], points.right[rest], points.weight[rest]
+        )
+        held_out[own] = 1 / (1 + np.exp(-(points.signals[own] @ coefficients + intercept)))
+    return held_out
+
+
+def _regression(x: Floats, y: Truths, weight: Floats) -> tuple[Floats, float]:
+    """Fit a weighted logistic regression; its coefficients are those of the raw signals."""
+    from sklearn.linear_model import LogisticRegression
+
+    if y.all() or not y.any():  # nothing to tell apart: the base rate, as far as it is known
+        rate = (float(y.sum()) + 1) / (len(y) + 2)
+        return np.zeros(x.shape[1]), math.log(rate / (1 - rate))
+    mean = np.average(x, axis=0, weights=weight)
+    spread = np.sqrt(np.average((x - mean) ** 2, axis=0, weights=weight))
+    spread[spread == 0] = 1.0
+    model = LogisticRegression(C=_STRENGTH, max_iter=1000)
+    model.fit((x - mean) / spread, y, sample_weight=weight)
+    coefficients: Floats = model.coef_[0] / spread
+    return coefficients, float(model.intercept_[0] - coefficients @ mean)
+
+
+def cuts(
+    p: Floats, right: Truths, answerable: Truths, answered: float, refused: float
+) -> tuple[float, float]:
     """Return the upper and the lower cut.
 
-    The upper is the lowest with at most a share `answered` of wrong ones above it, the lower the
+    The upper is the lowest with at most a share `answered` of wrong ones from it up, the lower the
     highest with at most a share `refused` of answerable ones below it.
     """
-    order = np.argsort(-p, kind="stable")
-    wrong = np.cumsum(~y[order]) / np.arange(1, len(y) + 1)
-    good = np.flatnonzero(wrong <= answered)
-    upper = float(p[order][good[-1]]) if len(good) else 1.0
-    rising = order[::-1]
-    lost = np.cumsum(y[rising]) / np.arange(1, len(y) + 1)
-    fine = np.flatnonzero(lost <= refused)
-    lower = float(p[rising][fine[-1]]) if len(fine) else 0.0
+    levels = np.unique(p)
+    wrong = [_mean(~right[p >= level]) for level in levels]
+    upper = next((float(v) for v, w in zip(levels, wrong, strict=True) if w <= answered), 1.0)
+    lost = [_mean(answerable[p < level]) if (p < level).any() else 0.0 for level in levels]
+    lower = next(
+        (float(v) for v, w in zip(levels[::-1], lost[::-1], strict=True) if w <= refused), 0.0
+    )
     return upper, lower
+
+
+def _mean(values: Truths) -> float:
+    return float(values.mean()) if len(values) else 0.0

@@ -8,11 +8,13 @@ from typing import Any
 import yaml
 
 from assistant.errors import BadInput
-from assistant.records import Chunk
+from assistant.records import Chunk, Document, Heading
 from assistant.split import find_section
 
 FOLDER = "questions"
 BANK = Path(__file__).parent / "data" / "out_of_guide.yaml"
+PRACTICE = Path(__file__).parent / "data" / "practice.yaml"
+ANYWHERE = Path(__file__).parent / "data" / "background.txt"
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,10 +35,31 @@ class Labelled:
     rows: frozenset[int]
 
 
+@dataclass(frozen=True, slots=True)
+class Practice:
+    """Hold a small guide to practise on: texts and questions by heading, and what it is silent on.
+
+    Its title and headings are unlike each other.
+    """
+
+    title: str
+    sections: dict[str, str]
+    questions: dict[str, tuple[str, ...]]
+    silent: tuple[str, ...]
+
+    def document(self) -> Document:
+        """Return the guide as a document."""
+        text, headings = "", []
+        for level, (title, body) in enumerate([(self.title, ""), *self.sections.items()]):
+            headings.append(Heading(min(level, 1) + 1, title, len(text), len(text) + len(title)))
+            text += f"{title}\n\n{body}\n\n" if body else f"{title}\n\n"
+        return Document("practice", self.title, text, "text", "", tuple(headings))
+
+
 def read_questions(path: Path) -> list[Question]:
     """Read a YAML list of `{ask, passage, lang, kind}`; `passage`: a reference, a list or null."""
     try:
-        entries = yaml.safe_load(path.read_text("utf-8")) or []
+        entries = _load(path) or []
         return [_question(entry) for entry in entries]
     except (OSError, yaml.YAMLError, TypeError, KeyError, AttributeError) as error:
         raise BadInput(
@@ -97,4 +120,28 @@ def question_files(corpus: Path) -> list[Path]:
 
 def out_of_guide() -> list[str]:
     """Return the shipped bank of questions that hardly any guide answers."""
-    return [str(entry["text"]) for entry in yaml.safe_load(BANK.read_text("utf-8"))]
+    return [str(entry["text"]) for entry in _load(BANK)]
+
+
+def asked_anywhere() -> list[str]:
+    """Return the shipped questions that people ask the support of any trade, a line each."""
+    return ANYWHERE.read_text("utf-8").splitlines()
+
+
+def practice_guides() -> list[Practice]:
+    """Return the small guides that ship with the package, to practise on."""
+    return [
+        Practice(
+            guide["title"],
+            {section["heading"]: section["text"] for section in guide["sections"]},
+            {section["heading"]: tuple(section["questions"]) for section in guide["sections"]},
+            tuple(guide["silent"]),
+        )
+        for guide in _load(PRACTICE)
+    ]
+
+
+def _load(path: Path) -> Any:
+    """Read YAML with libyaml where it is there, ten times faster."""
+    loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+    return yaml.load(path.read_text("utf-8"), Loader=loader)

@@ -133,15 +133,16 @@ class Hit:
     """Hold a found passage with its raw evidence.
 
     `passage` is the cosine of the whole-passage view and `view` of the best view of any kind;
-    `best` is that view's row. `lexical` is the best raw BM25 of its views, `coverage` the share of
-    the query's BM25 term weight (0..1) that the passage's views contain. `score` ranks: it is a
-    fusion, and no evidence of certainty.
+    `best` is that view's row, `support` the mean cosine of the three best. `lexical` is the best
+    raw BM25 of its views, `coverage` the share of the query's BM25 term weight (0..1) that they
+    contain. `score` ranks: it is a fusion, and no evidence of certainty.
     """
 
     chunk: Chunk
     row: int
     passage: float
     view: float
+    support: float
     best: int
     lexical: float
     coverage: float
@@ -157,17 +158,24 @@ class Hit:
 class Ranking:
     """Hold the hits of one query, best first, with what is known of the query itself.
 
-    `weight` is the sum of the BM25 weights (idf) of the query's terms and `unknown` the share of
-    its terms that no passage contains. `dense` and `lexical` are the rows that each leg alone
-    ranks first (None when it found nothing).
+    `terms` counts the query's words (a Han character is one), `weight` is the sum of the BM25
+    weights (idf) of its terms and `unknown` the share of it that no passage contains. `dense` and
+    `lexical` are the rows that each leg alone ranks first (None when it found nothing).
+    `background` is the cosine with the nearest of the questions that people ask anywhere, `crowd`
+    the mean of the five nearest. `spanned` is the length of the query's projection on the five best
+    views of the first hit.
     """
 
     query: str
     hits: tuple[Hit, ...]
+    terms: int
     weight: float
     unknown: float
     dense: int | None
     lexical: int | None
+    background: float
+    crowd: float
+    spanned: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -216,6 +224,30 @@ class Handoff:
     channels: tuple[Channel, ...]
     checklist: tuple[ChecklistItem, ...]
     ticket_draft: str
+
+
+@dataclass(frozen=True, slots=True)
+class Filled:
+    """Hold what the user wrote for one checklist item."""
+
+    item: str
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Ticket:
+    """Hold what a person at support needs to know of a question, secrets masked.
+
+    `previous` is the question of the turn before, "" when there was none. `quotes` are those that
+    were shown, with their places and scores.
+    """
+
+    reason: Reason
+    question: str
+    previous: str
+    quotes: tuple[Quote, ...]
+    filled: tuple[Filled, ...]
+    generation: str
 
 
 @dataclass(frozen=True, slots=True)

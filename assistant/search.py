@@ -5,6 +5,7 @@ line *i* of `views.jsonl` are the same view; the views of a passage lie side by 
 whole-passage view first. Lengths and ids are checked on every open.
 """
 
+import math
 import mmap
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict
@@ -26,10 +27,20 @@ from assistant.store import FaissStore, Store, Vectors
 
 DOCUMENTS, CHUNKS, VIEWS = "documents.jsonl", "chunks.jsonl", "views.jsonl"
 VECTORS, LEXICAL, ROWS = "vectors.faiss", "lexical", "rows.i32"
-_POOL = 64
+BACKGROUND = "background.faiss"
+_POOL = 128
 _KINDS = ("passage", "sentence", "variant")
+_SENTENCE = _KINDS.index("sentence")
+_SUPPORT = 3
+_CROWD = 5
+_SPANNING = 5
+_RIDGE = 0.01  # keeps near-equal views from making the span unstable
 
 Record = TypeVar("Record", Document, Chunk, View)
+Best = tuple[NDArray[np.int64], Vectors, NDArray[np.int64]]
+"""Passages (ascending), the best score of each, and the place that score had in the ranking."""
+
+_NOTHING: Best = (np.zeros(0, np.int64), np.zeros(0, np.float32), np.zeros(0, np.int64))
 
 
 class Index:
@@ -46,9 +57,11 @@ class Index:
         self._store: Store = FaissStore.open(folder / VECTORS)
         self._lexical = Lexical.open(folder / LEXICAL)
         self._rows = _read_rows(folder / ROWS)
+        self._background: Store = FaissStore.open(folder / BACKGROUND)
         self._check()
         self._first = np.searchsorted(self._rows[:, 0], np.arange(len(self._chunks) + 1))
         self._words = lru_cache(maxsize=20_000)(self._read_words)
+        self._chunk = lru_cache(maxsize=20_000)(self._read_chunk)
         self._paths: dict[str, int] | None = None
 
     def __len__(self) -> int:
@@ -67,7 +80,7 @@ class Index:
 
     def chunk(self, row: int) -> Chunk:
         """Return the passage at a row of the chunk table."""
-        return _chunk(orjson.loads(self._chunks[row]))
+        return self._chunk(row)
 
     def chunks(self) -> Iterable[Chunk]:
         """Return every passage, in the order of documents and offsets."""
@@ -92,100 +105,132 @@ class Index:
         row = self._paths.get(path)
         return None if row is None else _document(orjson.loads(self._documents[row]))
 
-    def search(self, question: str, top_k: int, hidden: frozenset[int] = frozenset()) -> Ranking:
+    def search(
+        self,
+        question: str,
+        top_k: int,
+        hidden: frozenset[int] = frozenset(),
+        unlike: int | None = None,
+    ) -> Ranking:
         """Rank passages for a clean question; at most `top_k` hits, best first.
 
         Views in `hidden` are treated as absent, and a passage whose whole-passage view is hidden
-        is absent altogether: calibration asks what the index would say without them.
+        is absent altogether: calibration asks what the index would say without them. `unlike`
+        leaves out one question of the background, for the same reason.
         """
         query = self._encoder.encode_queries([question])[0]
         words = list(dict.fromkeys(terms(fold(question))))
-        dense = self._dense(query, top_k, hidden)
-        lexical = self._by_words(words, top_k, hidden)
-        rows = sorted({*dense, *lexical})
         weights = {word: self._lexical.idf(word) for word in words}
         weight = sum(weights.values())
+        dense = self._dense(query, top_k, hidden)
+        lexical = self._by_words(words, top_k, hidden)
+        rows = np.union1d(dense[0], lexical[0])
+        hits = self._fuse(query, rows, lexical, weights, top_k, hidden)
+        nearest, crowd = self._likeness(query, unlike)
         return Ranking(
             query=question,
-            hits=self._fuse(query, rows, lexical, weights, top_k, hidden),
+            hits=hits,
+            terms=sum(len(word) == 1 or word.isascii() for word in words),
             weight=weight,
             unknown=_share((w for t, w in weights.items() if not self._lexical.known(t)), weight),
-            dense=next(iter(dense), None),
-            lexical=next(iter(lexical), None),
+            dense=_first_of(dense),
+            lexical=_first_of(lexical),
+            background=nearest,
+            crowd=crowd,
+            spanned=self._spanned(query, hits, hidden),
         )
 
-    def sentence_scores(self, question: str, hit: Hit) -> list[tuple[View, float]]:
-        """Return the sentence views of a hit's passage with their cosines, in reading order."""
+    def sentences(self, question: str, hit: Hit) -> list[tuple[int, int, float]]:
+        """Return start, end and cosine of the sentences of a hit's passage, in reading order."""
         begin, end = self._span(hit.row)
+        rows = begin + np.flatnonzero(self._rows[begin:end, 1] == _SENTENCE)
         query = self._encoder.encode_queries([question])[0]
-        scores = self._store.vectors(range(begin, end)) @ query
+        scores = np.vecdot(self._store.vectors(rows), query)
         return [
-            (view, float(score))
-            for view, score in zip(self.views(hit.row), scores, strict=True)
-            if view.kind == "sentence"
+            (int(start), int(stop), float(score))
+            for (start, stop), score in zip(self._rows[rows, 2:], scores, strict=True)
         ]
 
-    def nearest_texts(self, texts: Sequence[str]) -> Vectors:
-        """Return the encoder's query vectors of texts, for callers that compare questions."""
-        return self._encoder.encode_queries(texts)
-
-    def _dense(self, query: Vectors, top_k: int, hidden: frozenset[int]) -> dict[int, float]:
+    def _dense(self, query: Vectors, top_k: int, hidden: frozenset[int]) -> Best:
         """Return the best cosine of each passage that has a view among the nearest."""
         if not query.any():
-            return {}
+            return _NOTHING
         scores, rows = self._store.search(query[None], _POOL + 8 * top_k + len(hidden))
-        return self._best_by_passage(zip(rows[0].tolist(), scores[0].tolist(), strict=True), hidden)
+        return self._best_by_passage(rows[0], scores[0], hidden)
 
-    def _by_words(self, words: list[str], top_k: int, hidden: frozenset[int]) -> dict[int, float]:
+    def _by_words(self, words: list[str], top_k: int, hidden: frozenset[int]) -> Best:
         """Return the best BM25 of each passage that has a view among the best by words."""
         found = self._lexical.search(words, _POOL + 8 * top_k + len(hidden))
-        return self._best_by_passage(found, hidden)
+        rows = np.array([row for row, _ in found], dtype=np.int64)
+        return self._best_by_passage(rows, np.array([s for _, s in found], np.float32), hidden)
 
     def _best_by_passage(
-        self, scored: Iterable[tuple[int, float]], hidden: frozenset[int]
-    ) -> dict[int, float]:
-        best: dict[int, float] = {}
-        for view, score in scored:
-            row = int(self._rows[view, 0])
-            if not hidden or (view not in hidden and int(self._first[row]) not in hidden):
-                best.setdefault(row, score)
-        return best
+        self, views: NDArray[np.int64], scores: Vectors, hidden: frozenset[int]
+    ) -> Best:
+        """Keep the first view of each passage; `views` come best first."""
+        owners = self._rows[views, 0]
+        if hidden:
+            kept = ~np.isin([views, self._first[owners]], list(hidden)).any(axis=0)
+            owners, scores = owners[kept], scores[kept]
+        rows, places = np.unique(owners, return_index=True)
+        return rows.astype(np.int64), scores[places], places
+
+    def _likeness(self, query: Vectors, unlike: int | None) -> tuple[float, float]:
+        """Return the best cosine with the background's questions, and the mean of the best five."""
+        if not len(self._background):
+            return 0.0, 0.0
+        scores, rows = self._background.search(query[None], _CROWD + 1)
+        best = scores[0][rows[0] != (-1 if unlike is None else unlike)][:_CROWD]
+        return float(best.max(initial=0.0)), float(best.sum() / _CROWD)
+
+    def _spanned(self, query: Vectors, hits: tuple[Hit, ...], hidden: frozenset[int]) -> float:
+        """Return how much of the query the best views of the first passage span together, 0..1."""
+        if not hits:
+            return 0.0
+        begin, end = self._span(hits[0].row)
+        views = np.array([row for row in range(begin, end) if row not in hidden], np.int64)
+        vectors = self._store.vectors(views)
+        cosines: Vectors = np.vecdot(vectors, query)  # `@` wakes a team of threads
+        best = np.argsort(-cosines, kind="stable")[:_SPANNING]
+        near, wanted = vectors[best], cosines[best].astype(np.float64)
+        gram = (near @ near.T).astype(np.float64) + _RIDGE * np.eye(len(best))
+        return math.sqrt(max(0.0, float(wanted @ np.linalg.solve(gram, wanted))))
 
     def _fuse(
         self,
         query: Vectors,
-        rows: list[int],
-        lexical: dict[int, float],
+        rows: NDArray[np.int64],
+        lexical: Best,
         weights: dict[str, float],
         top_k: int,
         hidden: frozenset[int],
     ) -> tuple[Hit, ...]:
         """Score the candidate passages exactly on all their views and keep the best `top_k`."""
-        if not rows:
+        if not len(rows):
             return ()
-        spans = [self._span(row) for row in rows]
-        starts = np.cumsum([0] + [end - begin for begin, end in spans[:-1]])
-        members = np.concatenate([np.arange(*span) for span in spans])
-        cosines = self._store.vectors(members) @ query
+        sizes = self._first[rows + 1] - self._first[rows]
+        starts = np.cumsum(sizes) - sizes
+        members = np.repeat(self._first[rows] - starts, sizes) + np.arange(sizes.sum())
+        cosines: Vectors = np.vecdot(self._store.vectors(members), query)
         if hidden:
-            cosines[[row in hidden for row in members.tolist()]] = -1.0
+            cosines[np.isin(members, list(hidden))] = -1.0
+        best, support = pool(cosines, starts)
+        view = cosines[best]
+        raw = np.zeros(len(rows), dtype=np.float32)
+        raw[np.searchsorted(rows, lexical[0])] = lexical[1]
         passage = cosines[starts]
-        view = np.maximum.reduceat(cosines, starts)
-        raw = np.array([lexical.get(row, 0.0) for row in rows], dtype=np.float32)
-        weight = sum(weights.values())
-        score = fuse(passage, view, raw, weight, self._settings)
-        order = np.lexsort((np.array(rows), -score))[:top_k]
+        score = fuse(passage, view, support, raw, sum(weights.values()), self._settings)
+        order = np.lexsort((rows, -score))[:top_k]
         return tuple(
             Hit(
-                chunk=self.chunk(rows[i]),
-                row=rows[i],
+                chunk=self.chunk(int(rows[i])),
+                row=int(rows[i]),
                 passage=float(passage[i]),
                 view=float(view[i]),
-                best=int(
-                    members[starts[i] + cosines[starts[i] :][: np.diff(spans[i])[0]].argmax()]
-                ),
+                support=float(support[i]),
+                best=int(members[best[i]]),
                 lexical=float(raw[i]),
-                coverage=self._coverage(rows[i], weights),
+                coverage=self._coverage(int(rows[i]), weights),
                 score=float(score[i]),
             )
             for i in order.tolist()
@@ -194,6 +239,9 @@ class Index:
     def _coverage(self, row: int, weights: dict[str, float]) -> float:
         words = self._words(row)
         return _share((w for t, w in weights.items() if t in words), sum(weights.values()))
+
+    def _read_chunk(self, row: int) -> Chunk:
+        return _chunk(orjson.loads(self._chunks[row]))
 
     def _read_words(self, row: int) -> frozenset[str]:
         texts = (view.text for view in self.views(row) if view.kind != "sentence")
@@ -229,17 +277,37 @@ class Index:
             )
 
 
+def pool(cosines: Vectors, starts: NDArray[np.int64]) -> tuple[NDArray[np.int64], Vectors]:
+    """Return, per passage, the place of its best view and the mean of its three best cosines.
+
+    `starts` are the places at which each passage's views begin. One lucky view is weaker evidence
+    than three that agree; a passage with fewer views has the mean of those.
+    """
+    sizes = np.diff(np.append(starts, len(cosines)))
+    order = np.lexsort((-cosines, np.repeat(np.arange(len(starts)), sizes)))
+    taken = np.minimum(sizes, _SUPPORT)
+    ranked = np.concatenate([[0.0], np.cumsum(cosines[order], dtype=np.float64)])
+    support: NDArray[np.float64] = (ranked[starts + taken] - ranked[starts]) / taken
+    return order[starts], support.astype(np.float32)
+
+
 def fuse(
-    passage: Vectors, view: Vectors, lexical: Vectors, weight: float, settings: Settings
+    passage: Vectors,
+    view: Vectors,
+    support: Vectors,
+    lexical: Vectors,
+    weight: float,
+    settings: Settings,
 ) -> Vectors:
     """Join the signals into one ranking score.
 
-    The two cosines are mixed; BM25 is added as a share of the query's own weight, so that the few
-    stray words which a foreign-language question shares with a passage stay small (dividing by the
-    best score would blow them up).
+    The cosine of the whole passage is mixed with those of its best view and of its three best; BM25
+    is added as a share
+    of the query's own weight, so that the few stray words which a foreign-language question shares
+    with a passage stay small (dividing by the best score would blow them up).
     """
     share = settings.passage_weight
-    mixed = share * passage + (1 - share) * view
+    mixed: Vectors = share * passage + (1 - share) * 0.5 * (view + support)
     score: Vectors = mixed + settings.lexical_weight * lexical / weight if weight else mixed
     return score
 
@@ -250,16 +318,26 @@ def write_tables(
     chunks: Sequence[Chunk],
     views: Sequence[View],
     vectors: Vectors,
+    background: Vectors,
     precision: str,
 ) -> None:
-    """Write every table of a generation into its folder; row *i* is view *i* in each."""
+    """Write every table of a generation into its folder; row *i* is view *i* in each.
+
+    `background` are the vectors of questions that hardly any guide answers.
+    """
     _write_lines(folder / DOCUMENTS, documents)
     _write_lines(folder / CHUNKS, chunks)
     _write_lines(folder / VIEWS, views)
+    write_background(folder, background)
     rows = [(v.chunk, _KINDS.index(v.kind), v.start, v.end) for v in views]
     np.array(rows, dtype="<i4").tofile(folder / ROWS)
     FaissStore.build(vectors, precision).write(folder / VECTORS)
     Lexical.build(folder / LEXICAL, (view.text for view in views))
+
+
+def write_background(folder: Path, vectors: Vectors) -> None:
+    """Write the vectors of the questions that every query is compared with."""
+    FaissStore.build(vectors, "float16").write(folder / BACKGROUND)
 
 
 def stored_vectors(folder: Path) -> dict[str, Vectors]:
@@ -314,6 +392,11 @@ def _document(values: dict[str, Any]) -> Document:
 
 def _chunk(values: dict[str, Any]) -> Chunk:
     return Chunk(**{**values, "headings": tuple(values["headings"])})
+
+
+def _first_of(best: Best) -> int | None:
+    """Return the passage that a leg alone ranks first."""
+    return int(best[0][best[2].argmin()]) if len(best[0]) else None
 
 
 def _share(parts: Iterable[float], whole: float) -> float:

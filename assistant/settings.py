@@ -46,13 +46,13 @@ class Settings(BaseSettings):
         "float32", description="how vectors are kept; float16 halves memory"
     )
     passage_weight: float = Field(
-        0.5,
+        0.25,
         ge=0,
         le=1,
-        description="weight of the whole-passage cosine; the best view has the rest",
+        description="weight of the whole-passage cosine; the best views have the rest",
     )
     lexical_weight: float = Field(
-        0.4,
+        0.6,
         ge=0,
         description="weight of BM25 (as a share of the query's own weight) in the ranking",
     )

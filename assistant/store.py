@@ -110,7 +110,7 @@ class FaissStore:
 
     def vectors(self, rows: Iterable[int]) -> Vectors:
         """Read the rows back from their places in the inner flat index."""
-        wanted = np.fromiter(rows, dtype=np.int64)
+        wanted = rows if isinstance(rows, np.ndarray) else np.fromiter(rows, dtype=np.int64)
         found: Vectors = self._flat.reconstruct_batch(np.searchsorted(self._numbers, wanted))
         return found
 

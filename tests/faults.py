@@ -16,9 +16,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent))
 
-import sklearn.linear_model  # once here, not in every fork
-import sklearn.pipeline
-import sklearn.preprocessing  # noqa: F401
+import sklearn.linear_model  # noqa: F401, once here, not in every fork
 from fakes import CharacterEncoder
 
 import assistant.calibrate
@@ -29,6 +27,7 @@ from assistant.search import Index
 from assistant.settings import Settings
 
 assistant.calibrate.out_of_guide = lambda: ["今天天气如何", "推荐一部电影", "what is love"]
+assistant.calibrate.asked_anywhere = assistant.calibrate.practice = list
 
 OLD, NEW = "提现手续费是一元。", "提现手续费是两元。"
 _STEPS = {"os.rename", "os.remove", "os.rmdir", "os.mkdir", "os.truncate"}
