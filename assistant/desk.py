@@ -4,24 +4,27 @@ import logging
 import os
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from datetime import UTC, datetime
 from pathlib import Path
 
 from assistant import generations
 from assistant.answer import choose, decide, language_of, message_for
 from assistant.build import Progress, build, open_generation, require_fit
 from assistant.confidence import Curve
+from assistant.contacts import CONTACTS, Contacts, read_contacts
 from assistant.embed import Encoder, open_encoder
-from assistant.errors import IndexUnusable, NoIndex
-from assistant.handoff import hand_off, read_contacts
-from assistant.records import Answer, Document, Hit, Quote, Reason, Verdict
-from assistant.screen import mask_secrets, screen_question
+from assistant.errors import BadInput, IndexUnusable, NoIndex
+from assistant.handoff import Case, case_of, hand_off, lead, steps
+from assistant.records import Answer, Document, Handoff, Hit, Quote, Reason
+from assistant.screen import clean, mask_secrets, screen_question
 from assistant.search import Index
 from assistant.settings import Settings, load_settings
-from assistant.triage import small_talk_reply, triage
+from assistant.triage import Triage, small_talk_reply, triage
 
 _log = logging.getLogger(__name__)
+_LONGEST_BEFORE = 500
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,9 +45,12 @@ class Desk:
         self.settings = settings
         self.encoder = encoder
         self._lock = threading.Lock()
-        self._stamp = _stamp(settings.index)
+        self._stamp = _mark(settings.index / generations.CURRENT)
         self._open = self._read()
+        self.clock: Callable[[], datetime] = lambda: datetime.now(UTC)
+        self._listed = _mark(settings.corpus / CONTACTS)
         self._contacts = read_contacts(settings.corpus)
+        self._contact_notes: tuple[str, ...] = ()
 
     @classmethod
     def open(cls, settings: Settings | None = None, progress: Progress | None = None) -> "Desk":
@@ -65,7 +71,7 @@ class Desk:
     @property
     def notes(self) -> tuple[str, ...]:
         """Return what an operator should know: fallbacks and their repair."""
-        return self._open.notes
+        return (*self._open.notes, *self._contact_notes)
 
     @property
     def index(self) -> Index:
@@ -78,9 +84,12 @@ class Desk:
         Raises BadInput, with a sentence to show, for an empty or overlong question.
         """
         started = time.perf_counter()
-        asked, _ = mask_secrets(screen_question(question, self.settings.max_question_chars))
-        opened = self._current()
-        return self._answer(asked, started, opened)
+        asked = screen_question(question, self.settings.max_question_chars)
+        masked, _ = mask_secrets(asked)
+        # Numbers to be checked are recognised before they are masked; nothing of them is kept.
+        if recognised := triage(asked):
+            return self._recognised(recognised, masked, started, _before(previous))
+        return self._answer(masked, started, self._current(), _before(previous))
 
     def search(self, question: str, top_k: int = 5) -> list[Hit]:
         """Return the passages found for a question, best first, with raw scores."""
@@ -95,7 +104,7 @@ class Desk:
         """Hand a question over to a person, as asked, with what was found for it."""
         started = time.perf_counter()
         asked, _ = mask_secrets(screen_question(question, self.settings.max_question_chars))
-        return self._handed("asked_for_human", asked, started, self._current())
+        return self._recognised(Triage("asked_for_human"), asked, started, _before(previous))
 
     def reload(self) -> bool:
         """Open the current generation if it is another than the one in use; tell whether it was.
@@ -103,7 +112,7 @@ class Desk:
         When the new one cannot be used, the one in use keeps serving and `notes` says why.
         """
         with self._lock:
-            self._stamp = _stamp(self.settings.index)
+            self._stamp = _mark(self.settings.index / generations.CURRENT)
             try:
                 opened = self._read()
             except IndexUnusable as error:
@@ -118,7 +127,7 @@ class Desk:
 
     def _current(self) -> _Open:
         """Return what to ask, reloaded first when the index folder points elsewhere."""
-        if _stamp(self.settings.index) != self._stamp:
+        if _mark(self.settings.index / generations.CURRENT) != self._stamp:
             self.reload()
         return self._open
 
@@ -131,46 +140,15 @@ class Desk:
         """Refuse a generation, or a curve, that was made with another model or other settings."""
         require_fit(generation, self.encoder, self.settings)
 
-    def _answer(self, asked: str, started: float, opened: _Open) -> Answer:
-        if recognised := triage(asked):
-            if recognised.kind == "small_talk":
-                return self._greet(asked, started, opened)
-            return self._handed(recognised.kind, asked, started, opened)
+    def _answer(self, asked: str, started: float, opened: _Open, before: str) -> Answer:
         ranking = opened.index.search(asked, max(self.settings.top_k, 5))
         confidence = opened.curve.probability(ranking)
         verdict = decide(confidence, opened.curve.answered_cut, opened.curve.refused_cut)
         quotes = choose(opened.index, ranking, self.settings.top_k)
         reason: Reason = "low_confidence" if verdict == "uncertain" else "out_of_guide"
-        return self._make(asked, started, opened, verdict, confidence, quotes, reason)
-
-    def _greet(self, asked: str, started: float, opened: _Open) -> Answer:
-        message = small_talk_reply(asked, language_of(asked))
-        elapsed = (time.perf_counter() - started) * 1000
-        return Answer(asked, "unanswered", 0.0, message, (), None, opened.id, elapsed)
-
-    def _handed(self, reason: Reason, asked: str, started: float, opened: _Open) -> Answer:
-        """Answer with a handoff whatever the confidence, the guide's own steps first."""
-        ranking = opened.index.search(asked, max(self.settings.top_k, 5))
-        confidence = opened.curve.probability(ranking)
-        quotes = choose(opened.index, ranking, self.settings.top_k)
-        return self._make(asked, started, opened, "uncertain", confidence, quotes, reason)
-
-    def _make(
-        self,
-        asked: str,
-        started: float,
-        opened: _Open,
-        verdict: Verdict,
-        confidence: float,
-        quotes: tuple[Quote, ...],
-        reason: Reason,
-    ) -> Answer:
         language = language_of(asked)
-        handoff = (
-            None
-            if verdict == "answered"
-            else hand_off(reason, asked, quotes, self._contacts, opened.index, language)
-        )
+        case = Case(reason, asked, language, quotes, before, opened.id)
+        handoff = None if verdict == "answered" else self._handoff(case, opened)
         return Answer(
             question=asked,
             verdict=verdict,
@@ -182,11 +160,74 @@ class Desk:
             elapsed_ms=(time.perf_counter() - started) * 1000,
         )
 
+    def _recognised(self, recognised: Triage, asked: str, started: float, before: str) -> Answer:
+        """Answer what triage recognised, whatever the confidence and whatever is broken."""
+        opened = self._usable()
+        case = case_of(recognised, asked, self._operator())
+        message, handoff, confidence = small_talk_reply(asked, case.language), None, 0.0
+        if recognised.kind != "small_talk":
+            confidence, quotes = self._found(case, opened)
+            generation = opened.id if opened else ""
+            case = replace(case, quotes=quotes, previous=before, generation=generation)
+            message, handoff = lead(case), self._handoff(case, opened)
+        return Answer(
+            question=asked,
+            verdict="uncertain" if case.quotes else "unanswered",
+            confidence=confidence,
+            message=message,
+            quotes=case.quotes,
+            handoff=handoff,
+            generation=self._open.id,
+            elapsed_ms=(time.perf_counter() - started) * 1000,
+        )
 
-def _stamp(root: Path) -> tuple[int, int]:
-    """Return a cheap mark of the pointer file that changes when the index is switched."""
+    def _usable(self) -> _Open | None:
+        """Return what to ask, None when not even that can be told."""
+        try:
+            return self._current()
+        except Exception:  # a person in distress gets the handoff whatever is broken
+            _log.exception("the index cannot be told; answering without it")
+            return None
+
+    def _found(self, case: Case, opened: _Open | None) -> tuple[float, tuple[Quote, ...]]:
+        """Return the confidence and the quotes of a case, none when the search is broken."""
+        if opened is None:
+            return 0.0, ()
+        try:
+            ranking = opened.index.search(case.question, max(self.settings.top_k, 5))
+            found = choose(opened.index, ranking, self.settings.top_k)
+            confidence = opened.curve.probability(ranking)
+        except Exception:
+            _log.exception("the search failed; answering without it")
+            found, confidence = (), 0.0
+        quotes = steps(case, found, self._operator(), opened.index)
+        return confidence, tuple(quotes[: self.settings.top_k])
+
+    def _handoff(self, case: Case, opened: _Open | None) -> Handoff:
+        return hand_off(case, self._operator(), opened.index if opened else None, self.clock())
+
+    def _operator(self) -> Contacts:
+        """Return the operator's list, read again when its file changed; a bad one is not taken."""
+        if (mark := _mark(self.settings.corpus / CONTACTS)) != self._listed:
+            self._listed = mark
+            try:
+                self._contacts = read_contacts(self.settings.corpus)
+                self._contact_notes = ()
+            except BadInput as error:
+                _log.error("the contacts read before stay in use: %s", error)
+                self._contact_notes = (f"{error}. The contacts read before stay in use.",)
+        return self._contacts
+
+
+def _before(previous: Sequence[str]) -> str:
+    """Return the question of the turn before, secrets masked, "" when there was none."""
+    return mask_secrets(clean(previous[-1]).strip())[0][:_LONGEST_BEFORE] if previous else ""
+
+
+def _mark(path: Path) -> tuple[int, int]:
+    """Return a cheap mark of a file that changes when it is written or replaced."""
     try:
-        status = os.stat(root / generations.CURRENT)
+        status = os.stat(path)
     except OSError:
         return (0, 0)
     return (status.st_ino, status.st_mtime_ns)

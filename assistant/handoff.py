@@ -1,147 +1,161 @@
-"""Hand over to a person: reason, channels, checklist and a ticket draft.
+"""Hand over to a person: reason, channels, checklist and a ticket.
 
 Everything shown is quoted from the guide or comes from the operator's list, `contacts.toml`; no
 address is ever made up, and nobody is asked for a password, a code or a seed phrase.
 """
 
-import tomllib
-from collections.abc import Sequence
+import time
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
+from datetime import UTC, datetime
+from weakref import WeakKeyDictionary
 
-from assistant.answer import Language, quote_chunk
+from assistant.answer import Language, language_of, quote_chunk
+from assistant.contacts import (
+    Contacts,
+    OperatorChannel,
+    open_until,
+    opens_at,
+    unlisted,
+)
 from assistant.errors import BadInput
-from assistant.records import Channel, ChecklistItem, Handoff, Quote, Reason
+from assistant.records import (
+    Answer,
+    Channel,
+    ChecklistItem,
+    Filled,
+    Handoff,
+    Quote,
+    Reason,
+    Ticket,
+)
+from assistant.screen import clean, mask_secrets, screen_question
 from assistant.search import Index
 from assistant.split import find_section
+from assistant.triage import Triage, small_talk_reply, triage
 
-CONTACTS = "contacts.toml"
-
-
-@dataclass(frozen=True, slots=True)
-class OperatorChannel:
-    """Hold a channel as the operator lists it; an empty contact is never filled by a guess."""
-
-    name: str
-    name_en: str = ""
-    passage: str = ""
-    good_for: str = "any"
-    contact: str = ""
-    hours: str = ""
-    languages: tuple[str, ...] = ()
+_LONG_QUESTION = 200
+_LONGEST_ANSWER = 2000
 
 
 @dataclass(frozen=True, slots=True)
-class OperatorItem:
-    """Hold a checklist item and the passage of the guide that asks for it."""
+class Case:
+    """Hold a question that is handed over, secrets masked, with what was shown for it.
 
-    item: str
-    item_en: str = ""
-    passage: str = ""
+    `previous` is the question of the turn before; `vouch` marks a wish to have a coin or a profit
+    praised; `listed` tells that every contact in the question is on the operator's list.
+    """
 
-
-@dataclass(frozen=True, slots=True)
-class Contacts:
-    """Hold the operator's list."""
-
-    channels: tuple[OperatorChannel, ...] = ()
-    checklist: tuple[OperatorItem, ...] = ()
-
-
-def read_contacts(corpus: Path) -> Contacts:
-    """Read `contacts.toml` of a corpus folder; an absent file is an empty list."""
-    path = corpus / CONTACTS
-    try:
-        values = tomllib.loads(path.read_text("utf-8"))
-    except FileNotFoundError:
-        return Contacts()
-    except (OSError, ValueError) as error:
-        raise BadInput(f"cannot read {path}: {error}") from None
-    try:
-        return Contacts(
-            tuple(_channel(entry) for entry in values.get("channel", [])),
-            tuple(OperatorItem(**entry) for entry in values.get("checklist", [])),
-        )
-    except TypeError as error:
-        raise BadInput(f"{path}: {error}; see the comments in the shipped file") from None
+    reason: Reason
+    question: str
+    language: Language
+    quotes: tuple[Quote, ...] = ()
+    previous: str = ""
+    generation: str = ""
+    vouch: bool = False
+    listed: bool = False
 
 
-def _channel(entry: dict[str, Any]) -> OperatorChannel:
-    return OperatorChannel(**{**entry, "languages": tuple(entry.get("languages", ()))})
-
-
-_MESSAGES: dict[Reason, dict[Language, str]] = {
-    "low_confidence": {
-        "zh": "如果上面没有解决您的问题，可以这样联系客服：",
-        "en": "If this does not solve it, this is how to reach a person:",
-    },
-    "ambiguous": {
-        "zh": "您的问题可能指几件不同的事。请看看是哪一件，或者联系客服：",
-        "en": "Your question could mean several things. See which one fits, or reach a person:",
-    },
-    "out_of_guide": {
-        "zh": "指南没有讲到这个问题，建议联系客服：",
-        "en": "The guide does not cover this; this is how to reach a person:",
-    },
-    "asked_for_human": {
-        "zh": "好的，可以这样联系人工客服。先准备好下面的资料会更快：",
-        "en": "Of course. This is how to reach a person; it is faster with the following ready:",
-    },
-    "urgent_account_security": {
-        "zh": "这很紧急。请先按指南的步骤保护账户，同时马上联系客服：",
-        "en": "This is urgent. Protect the account by the guide's steps and reach support now:",
-    },
-    "contact_check": {
-        "zh": "我无法确认您给出的号码或链接。请只通过官方应用或官网里的方式联系客服：",
-        "en": "I cannot vouch for that number or link. Use only the official app or website:",
-    },
-}
+def reason_of(recognised: Triage) -> Reason:
+    """Return the reason to hand over what triage recognised."""
+    if recognised.kind == "vouch" or recognised.kind == "small_talk":
+        return "out_of_guide"
+    return recognised.kind
 
 
 def hand_off(
-    reason: Reason,
-    question: str,
-    quotes: Sequence[Quote],
-    contacts: Contacts,
-    index: Index | None,
-    language: Language,
+    case: Case, contacts: Contacts, index: Index | None = None, now: datetime | None = None
 ) -> Handoff:
-    """Put together what a person needs to be helped by a person."""
-    channels = sorted(contacts.channels, key=lambda channel: _order(channel, reason))
+    """Put together what a person needs to be helped by a person.
+
+    Without an index the channels and items come without quotes. `now` is the time, with its zone.
+    """
+    here = (now or datetime.now(UTC)).astimezone(contacts.zone)
+    ordered = sorted(contacts.channels, key=lambda channel: _order(channel, case, here))
+    channels = [_channel(channel, contacts, index, here, case.language) for channel in ordered]
     checklist = tuple(
-        ChecklistItem(_named(item.item, item.item_en, language), _quoted(index, item.passage))
-        for item in contacts.checklist
+        ChecklistItem(
+            _named(one.item, one.item_en, case.language), _safe(one.passage, contacts, index)
+        )
+        for one in contacts.checklist
     )
     return Handoff(
-        reason=reason,
-        message=_MESSAGES[reason][language],
-        channels=tuple(
-            Channel(
-                name=_named(channel.name, channel.name_en, language),
-                quote=_quoted(index, channel.passage),
-                contact=channel.contact or None,
-            )
-            for channel in channels
-        ),
+        reason=case.reason,
+        message=_message(case, contacts),
+        channels=tuple(one for one in channels if one.quote or one.contact or index is None),
         checklist=checklist,
-        ticket_draft=_draft(reason, question, quotes, checklist, language),
+        ticket_draft=ticket_text(_ticket(case, [Filled(c.item, "") for c in checklist])),
     )
 
 
-def _order(channel: OperatorChannel, reason: Reason) -> int:
-    wanted = "urgent" if reason == "urgent_account_security" else "any"
-    return 0 if channel.good_for == wanted else 1
+def hand_off_without_index(
+    question: str, contacts: Contacts, limit: int, now: datetime | None = None
+) -> Answer | None:
+    """Answer what must not wait for an index, from the operator's list alone; else None.
+
+    Raises BadInput, with a sentence to show, for an empty or overlong question.
+    """
+    started = time.perf_counter()
+    asked = screen_question(question, limit)
+    if not (recognised := triage(asked)):
+        return None
+    case = case_of(recognised, mask_secrets(asked)[0], contacts)
+    if recognised.kind == "small_talk":
+        message, handoff = small_talk_reply(case.question, case.language), None
+    else:
+        message, handoff = lead(case), hand_off(case, contacts, now=now)
+    elapsed = (time.perf_counter() - started) * 1000
+    return Answer(case.question, "unanswered", 0.0, message, (), handoff, "", elapsed)
 
 
-def _named(name: str, english: str, language: Language) -> str:
-    return english if language == "en" and english else name
+def case_of(recognised: Triage, question: str, contacts: Contacts) -> Case:
+    """Return the case of a recognised question, nothing shown for it yet."""
+    found = recognised.contacts
+    return Case(
+        reason=reason_of(recognised),
+        question=question,
+        language=language_of(question),
+        vouch=recognised.kind == "vouch",
+        listed=bool(found) and all(contacts.lists(contact) for contact in found),
+    )
+
+
+# --- The guide's own words -----------------------------------------------------------------------
+
+
+def steps(case: Case, found: Sequence[Quote], contacts: Contacts, index: Index) -> list[Quote]:
+    """Return the quotes of a case: the passages named for its reason first, then those found.
+
+    What was found is left out where it holds a contact that is not on the operator's list: in
+    distress, or looking for the official number, nobody should come upon another one.
+    """
+    if case.vouch:
+        return []
+    named = [step.passage for step in contacts.steps if step.reason == case.reason]
+    first = [quote for passage in named if (quote := _quoted(index, passage))]
+    places = {(quote.path, quote.start): quote for quote in found}
+    shown = [places.get((quote.path, quote.start), quote) for quote in first]
+    rest = [quote for quote in found if not unlisted(quote.text, contacts)]
+    if case.reason == "contact_check" and shown:
+        rest = []
+    return [*shown, *(quote for quote in rest if quote not in shown)]
+
+
+# References are looked up once per index: that walks over all its passages.
+_QUOTED: WeakKeyDictionary[Index, dict[str, Quote | None]] = WeakKeyDictionary()
 
 
 def _quoted(index: Index | None, passage: str) -> Quote | None:
     """Quote the passage that a reference names; None when this guide has no such passage."""
     if index is None or not passage:
         return None
+    known = _QUOTED.setdefault(index, {})
+    if passage not in known:
+        known[passage] = _look_up(index, passage)
+    return known[passage]
+
+
+def _look_up(index: Index, passage: str) -> Quote | None:
     try:
         rows = find_section(passage, list(index.chunks()))
     except BadInput:
@@ -149,23 +163,262 @@ def _quoted(index: Index | None, passage: str) -> Quote | None:
     return quote_chunk(index.chunk(rows[0]))
 
 
-def _draft(
-    reason: Reason,
-    question: str,
-    quotes: Sequence[Quote],
-    checklist: Sequence[ChecklistItem],
+def _safe(passage: str, contacts: Contacts, index: Index | None) -> Quote | None:
+    """Quote a passage unless it names a contact that the operator does not list."""
+    quote = _quoted(index, passage)
+    return None if quote is None or unlisted(quote.text, contacts) else quote
+
+
+# --- Channels ------------------------------------------------------------------------------------
+
+_GOOD_FOR: dict[str, dict[Language, str]] = {
+    "urgent": {"zh": "适合急事", "en": "for urgent matters"},
+    "detail": {"zh": "适合非工作时间或需要细说的事", "en": "for long questions or out of hours"},
+}
+_WEEKDAYS: dict[Language, tuple[str, ...]] = {
+    "zh": ("周一", "周二", "周三", "周四", "周五", "周六", "周日"),
+    "en": ("Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun"),
+}
+
+
+def _order(channel: OperatorChannel, case: Case, now: datetime) -> tuple[int, int]:
+    """Rank a channel: open before closed, then what suits the case."""
+    closed = bool(channel.hours) and open_until(channel, now) is None
+    if case.reason == "urgent_account_security":
+        wanted = "urgent"
+    else:
+        wanted = "detail" if len(case.question) > _LONG_QUESTION else "any"
+    return (int(closed), 0 if channel.good_for == wanted else 1)
+
+
+def _channel(
+    channel: OperatorChannel,
+    contacts: Contacts,
+    index: Index | None,
+    now: datetime,
     language: Language,
-) -> str:
-    words = (
-        ("原因", "问题", "已看过的段落", "请补充")
-        if language == "zh"
-        else ("Reason", "Question", "Passages already shown", "Please add")
+) -> Channel:
+    notes = [_GOOD_FOR[channel.good_for][language]] if channel.good_for in _GOOD_FOR else []
+    if channel.hours:
+        notes.append(_hours(channel, now, language))
+    if channel.languages:
+        notes.append("/".join(channel.languages))
+    name = _named(channel.name, channel.name_en, language)
+    if notes:
+        name += f"（{'；'.join(notes)}）" if language == "zh" else f" ({'; '.join(notes)})"
+    return Channel(name, _safe(channel.passage, contacts, index), channel.contact or None)
+
+
+def _hours(channel: OperatorChannel, now: datetime, language: Language) -> str:
+    """Say whether a channel is open now, and until or from when."""
+    if until := open_until(channel, now):
+        always = (until - now).total_seconds() > 24 * 3600
+        if always or all(o.end - o.start == 24 * 60 for o in channel.hours):
+            return "现在有人接待" if language == "zh" else "open now"
+        clock = until.strftime("%H:%M")
+        return f"现在有人接待，到 {clock}" if language == "zh" else f"open now, until {clock}"
+    at = opens_at(channel, now)
+    if at is None:
+        return "现在休息" if language == "zh" else "closed now"
+    day = "" if at.date() == now.date() else _WEEKDAYS[language][at.weekday()] + " "
+    clock = f"{day}{at:%H:%M}"
+    return f"现在休息，{clock} 开始" if language == "zh" else f"closed now, opens {clock}"
+
+
+def _named(name: str, english: str, language: Language) -> str:
+    return english if language == "en" and english else name
+
+
+# --- Words ---------------------------------------------------------------------------------------
+
+_MESSAGES: dict[Reason, dict[Language, str]] = {
+    "low_confidence": {
+        "zh": "如果上面没有解决您的问题，可以这样联系客服：",
+        "en": "If this does not solve it, this is how to reach a person:",
+    },
+    "ambiguous": {
+        "zh": "如果都不是，可以这样联系客服：",
+        "en": "If it is none of these, this is how to reach a person:",
+    },
+    "out_of_guide": {
+        "zh": "指南没有讲到这个问题，建议联系客服：",
+        "en": "The guide does not cover this; this is how to reach a person:",
+    },
+    "asked_for_human": {
+        "zh": "可以这样联系客服人员；先准备好下面的资料会更快。",
+        "en": "This is how to reach a person; it is faster with the following ready.",
+    },
+    "urgent_account_security": {
+        "zh": "同时请马上联系客服，请他们冻结账户。无论谁来要密码、验证码或助记词，都不要给。",
+        "en": "Contact support at once as well and ask them to freeze the account. Whoever asks, "
+        "do not give out a password, a code or a recovery phrase.",
+    },
+    "contact_check": {
+        "zh": "请只通过官方应用或官网里的方式联系客服；客服不会向您要密码、验证码或助记词。",
+        "en": "Reach support only through the official app or website; support never asks for a "
+        "password, a code or a recovery phrase.",
+    },
+}
+_VOUCH_MESSAGE: dict[Language, str] = {
+    "zh": "如果有人以官方名义向您推荐，请从官方渠道核实：",
+    "en": "If someone recommends it in our name, check through the official channels:",
+}
+_CAUTION: dict[Language, str] = {
+    "zh": "指南原文里的号码、链接或账号不都在运营方公布的名单上，使用前请在官方应用或官网核对。",
+    "en": "Not every number, link or id in the guide's text is on the operator's list; check it in "
+    "the official app or website before you use it.",
+}
+
+
+def _message(case: Case, contacts: Contacts) -> str:
+    words = _VOUCH_MESSAGE if case.vouch else _MESSAGES[case.reason]
+    message = words[case.language]
+    if any(unlisted(quote.text, contacts) for quote in case.quotes):
+        gap = "" if case.language == "zh" else " "
+        message = f"{_CAUTION[case.language]}{gap}{message}"
+    return message
+
+
+_LEADS: dict[Reason, dict[Language, str]] = {
+    "asked_for_human": {
+        "zh": "好的，请联系客服人员，方式在下面。",
+        "en": "Of course. This is how to reach a person.",
+    },
+    "urgent_account_security": {
+        "zh": "这很紧急，请马上按指南的步骤保护账户：",
+        "en": "This is urgent. Protect the account now, by the guide's own steps:",
+    },
+    "contact_check": {
+        "zh": "我无法确认您说的号码、链接或账号是官方的，请先不要使用。官方的联系方式这样找：",
+        "en": "I cannot confirm that this number, link or account is official; please do not use "
+        "it. This is how to find the official ways:",
+    },
+}
+_URGENT_WITHOUT_GUIDE: dict[Language, str] = {
+    "zh": "这很紧急。请马上打开官方应用或官网联系客服，请他们冻结账户。",
+    "en": "This is urgent. Open the official app or website now, contact support and have the "
+    "account frozen.",
+}
+_UNCHECKED_WITHOUT_GUIDE: dict[Language, str] = {
+    "zh": "我无法确认您说的号码、链接或账号是官方的，请先不要使用。",
+    "en": "I cannot confirm that this number, link or account is official; please do not use it.",
+}
+_ON_THE_LIST: dict[Language, str] = {
+    "zh": "您说的联系方式在运营方公布的名单上。",
+    "en": "What you name is on the operator's list of contacts.",
+}
+_NO_PRAISE: dict[Language, str] = {
+    "zh": "我不能评价任何币、项目或收益，也不推荐任何投资；我只能引用指南的原文。",
+    "en": "I cannot judge any coin, project or profit, and I recommend no investment; I can only "
+    "quote the guide.",
+}
+_SEVERAL: dict[Language, str] = {
+    "zh": "您的问题可能指几件不同的事，请看看是哪一件：",
+    "en": "Your question could mean several things; see which one fits: ",
+}
+
+
+def lead(case: Case) -> str:
+    """Return the line above the quotes of a case, "" where the verdict's own line will do."""
+    language = case.language
+    if case.vouch:
+        return _NO_PRAISE[language]
+    if case.reason == "ambiguous":
+        return _SEVERAL[language] + ("；" if language == "zh" else "; ").join(choices(case.quotes))
+    if case.reason == "contact_check" and case.listed:
+        return _ON_THE_LIST[language]
+    if not case.quotes and case.reason == "urgent_account_security":
+        return _URGENT_WITHOUT_GUIDE[language]
+    if not case.quotes and case.reason == "contact_check":
+        return _UNCHECKED_WITHOUT_GUIDE[language]
+    return _LEADS[case.reason][language] if case.reason in _LEADS else ""
+
+
+def choices(quotes: Sequence[Quote]) -> tuple[str, ...]:
+    """Return the sections that a question may mean, as the guide's own headings."""
+    return tuple(dict.fromkeys(q.headings[-1] if q.headings else q.title for q in quotes))
+
+
+# --- The ticket ----------------------------------------------------------------------------------
+
+
+def write_ticket(answer: Answer, filled: Mapping[str, str], previous: str = "") -> Ticket:
+    """Return the ticket of an answer with what the user wrote for the checklist, secrets masked.
+
+    `filled` maps the items of the handoff's checklist to text; raises BadInput for another item,
+    for an overlong text, and for an answer that has no handoff.
+    """
+    if answer.handoff is None:
+        raise BadInput("这个回答不需要转人工。 / This answer has no handoff.")
+    items = [entry.item for entry in answer.handoff.checklist]
+    if odd := [item for item in filled if item not in items]:
+        raise BadInput(
+            f"清单里没有“{odd[0]:.40}”。 / {odd[0]:.40} is no item of the checklist; "
+            f"expected {', '.join(items) or 'none'}."
+        )
+    case = Case(
+        reason=answer.handoff.reason,
+        question=answer.question,
+        language=language_of(answer.question),
+        quotes=answer.quotes,
+        previous=_masked(previous),
+        generation=answer.generation,
     )
-    lines = [f"{words[0]}: {reason}", f"{words[1]}: {question}"]
-    if quotes:
-        lines.append(f"{words[2]}:")
-        lines += [f"- {' > '.join(q.headings)} ({q.path}:{q.start}-{q.end})" for q in quotes]
-    if checklist:
-        lines.append(f"{words[3]}:")
-        lines += [f"- {entry.item}: " for entry in checklist]
+    return _ticket(case, [Filled(item, _masked(filled.get(item, ""))) for item in items])
+
+
+def _masked(text: str) -> str:
+    if len(text) > _LONGEST_ANSWER:
+        raise BadInput(
+            f"最多写 {_LONGEST_ANSWER} 个字，请缩短。 / At most {_LONGEST_ANSWER} characters are "
+            "taken: please shorten it."
+        )
+    return mask_secrets(clean(text).strip())[0]
+
+
+def _ticket(case: Case, filled: Sequence[Filled]) -> Ticket:
+    return Ticket(
+        reason=case.reason,
+        question=case.question,
+        previous=case.previous,
+        quotes=case.quotes,
+        filled=tuple(filled),
+        generation=case.generation,
+    )
+
+
+_TICKET_WORDS: dict[Language, tuple[str, ...]] = {
+    "zh": ("原因", "问题", "上一个问题", "已看过的段落", "请补充", "索引"),
+    "en": (
+        "Reason",
+        "Question",
+        "Question before",
+        "Passages already shown",
+        "Please add",
+        "Index",
+    ),
+}
+
+
+def ticket_text(ticket: Ticket) -> str:
+    """Write a ticket as text to copy, in the language of its question."""
+    reason, question, before, shown, add, index = _TICKET_WORDS[language_of(ticket.question)]
+    lines = [f"{reason}: {ticket.reason}", f"{question}: {ticket.question}"]
+    if ticket.previous:
+        lines.append(f"{before}: {ticket.previous}")
+    if ticket.quotes:
+        lines.append(f"{shown}:")
+        lines += [f"- {_placed(quote)}" for quote in ticket.quotes]
+    if ticket.filled:
+        lines.append(f"{add}:")
+        lines += [f"- {entry.item}: {entry.text}" for entry in ticket.filled]
+    if ticket.generation:
+        lines.append(f"{index}: {ticket.generation}")
     return "\n".join(lines)
+
+
+def _placed(quote: Quote) -> str:
+    return (
+        f"{' > '.join(quote.headings)} ({quote.path}:{quote.start}-{quote.end}, "
+        f"{quote.similarity:.2f}/{quote.lexical:.1f})"
+    )

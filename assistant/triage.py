@@ -1,70 +1,209 @@
 """Recognise, before any retrieval, what must not wait for it.
 
-Distress about an account, a wish for a person, a number or link that the user wants vouched for,
-and plain small talk. Fixed patterns, so it works with the index, the model or the database broken.
+Distress about an account, a wish for a person, a number or link that the user wants vouched for, a
+coin or profit to be praised, and plain small talk. Patterns and two small linear models read from
+this package, so it works with the index, the embedding model or the database broken.
 """
 
+import hashlib
+import itertools
+import json
 import re
+import tomllib
+from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
 from typing import Literal
 
+from assistant.contacts import contacts_in
 from assistant.fold import fold
 
-TriageKind = Literal["urgent_account_security", "asked_for_human", "contact_check", "small_talk"]
+TriageKind = Literal[
+    "urgent_account_security", "asked_for_human", "contact_check", "vouch", "small_talk"
+]
+
+DATA = Path(__file__).parent / "data"
+PATTERNS = DATA / "triage.toml"
+PHRASES = DATA / "phrases.toml"
+WEIGHTS = DATA / "triage_weights.json"
+
+_WINDOW = 200
+_LONGEST_SMALL_TALK = 60
+_CLEARLY = 150  # an urgent score above which even a number to be checked does not matter
+_RUN = re.compile(r"[\u3400-\u9fff]+|[a-z]+|[0-9]+")
 
 
 @dataclass(frozen=True, slots=True)
 class Triage:
-    """Hold what a question was recognised as; `said` is the words that gave it away."""
+    """Hold what a question was recognised as, and the numbers, links and ids in it."""
 
     kind: TriageKind
-    said: str
-
-
-_URGENT = re.compile(
-    r"被盗|盗刷|盗用|盗号|被骗|诈骗|骗了|骗走|被黑|黑客|异常登录|陌生登录|不是我(?:本人)?(?:操作|转|消费)|"
-    r"钱(?:全)?(?:没|不见|被转)了|被人转走|被转走|钓鱼|泄露了|\bhacked\b|\bstolen\b|\bscam(?:med)?\b|"
-    r"\bphish(?:ed|ing)\b|\bfraud\b|unauthori[sz]ed|someone (?:else )?(?:logged|is using|got) in"
-)
-_HUMAN = re.compile(
-    r"转人工|(?:找|要|叫|接|换|跟|和)(?:个|一个)?(?:真人|人工|活人)|人工(?:客服|服务)|真人客服|"
-    r"\b(?:talk|speak|chat) (?:to|with) (?:a |an )?(?:human|person|agent|someone|representative)|"
-    r"\b(?:human|live|real) (?:agent|person|support)\b"
-)
-_CONTACT = re.compile(
-    r"(?:https?://|www\.)\S+|[\w.+-]+@[\w-]+\.[\w.]+|"
-    r"(?<!\d)(?:400|800|95\d{3}|\+?\d{1,3}[- ])[-\d ]{5,}\d"
-)
-_SMALL_TALK = re.compile(
-    r"(?:你好|您好|嗨|哈喽|在吗|在不在|有人吗|早上好|下午好|晚上好|谢谢|谢谢你|多谢|感谢|再见|拜拜|好的|ok|"
-    r"hi|hello|hey|thanks|thank you|thx|bye|good (?:morning|afternoon|evening))"
-)
-_FILLER = re.compile(r"[\s,.!?~，。！？～、啊呀呢哦了的吧哈您你们]+|there|so much|very much|a lot")
+    contacts: tuple[str, ...] = ()
 
 
 def triage(question: str) -> Triage | None:
     """Return what a clean question was recognised as, None for an ordinary question."""
     text = fold(question)
-    for kind, pattern in (
-        ("urgent_account_security", _URGENT),
-        ("asked_for_human", _HUMAN),
-        ("contact_check", _CONTACT),
-    ):
-        if found := pattern.search(text):
-            return Triage(kind, question[found.start() : found.end()])  # type: ignore[arg-type]
-    if _SMALL_TALK.fullmatch(_FILLER.sub(" ", text).strip()) or _SMALL_TALK.fullmatch(text.strip()):
-        return Triage("small_talk", question)
-    return None
+    contacts = tuple(found.text for found in contacts_in(question))
+    urgent = score("urgent", text)
+    checked = asks_to_confirm(text, contacts)
+    if urgent > (_CLEARLY if checked else 0):
+        return Triage("urgent_account_security", contacts)
+    if checked:
+        return Triage("contact_check", contacts)
+    if score("human", text) > 0:
+        return Triage("asked_for_human", contacts)
+    if asks_to_vouch(text):
+        return Triage("vouch", contacts)
+    return Triage("small_talk") if is_small_talk(text) else None
 
 
-_GREETING = {
-    "zh": "您好！请直接写下您遇到的问题，我会从指南里找出原文。",
-    "en": "Hello! Describe your problem in a sentence and I will find the guide's own words.",
+# --- Two linear models over clues and pieces of words --------------------------------------------
+
+
+def score(kind: Literal["urgent", "human"], folded: str) -> int:
+    """Return how strongly a folded text speaks for a kind, above 0 when it does.
+
+    Long texts are read through windows, and the strongest counts: distress is often one sentence
+    of a story.
+    """
+    bias, weights = _weights()[kind]
+    return max(
+        bias + sum(weights.get(feature, 0) for feature in features(window))
+        for window in _windows(folded)
+    )
+
+
+def _windows(text: str) -> Iterator[str]:
+    yield text[:_WINDOW]
+    for begin in range(_WINDOW // 2, len(text) - _WINDOW // 2, _WINDOW // 2):
+        yield text[begin : begin + _WINDOW]
+
+
+def features(folded: str) -> set[str]:
+    """Return the features of a folded text: clues, pairs of clues, pieces of words."""
+    found = _pieces(_RUN.findall(folded.replace("'", "")))
+    for group in _patterns().values():
+        seen = [name for name, pattern in group.items() if pattern.search(folded)]
+        found.update(f"@{name}" for name in seen)
+        if group is not _patterns()["calm"]:
+            found.update(f"@{a}@{b}" for a, b in itertools.combinations(seen, 2))
+    return found
+
+
+def _pieces(runs: list[str]) -> set[str]:
+    """Return one to four Han characters, one to three words, and quarters of longer words."""
+    if not runs:
+        return set()
+    found = {"^" + runs[0][:3], runs[-1][-3:] + "$"}
+    if sum(map(len, runs)) <= 12:
+        found.add(f"^{''.join(runs)}$")
+    words = ["_" if run[0] >= "\u3400" else "0" if run.isdigit() else run for run in runs]
+    for run, word in zip(runs, words, strict=True):
+        if word == "_":
+            found.update(run[i : i + n] for n in (1, 2, 3, 4) for i in range(len(run) - n + 1))
+        else:
+            found.add(word)
+            found.update("~" + word[i : i + 4] for i in range(len(word) - 3) if len(word) > 4)
+    for n in (2, 3):
+        rows = (words[i : i + n] for i in range(len(words) - n + 1))
+        found.update(" ".join(row) for row in rows if row[0] != "_" or row[-1] != "_")
+    return found
+
+
+@lru_cache(maxsize=1)
+def _patterns() -> dict[str, dict[str, re.Pattern[str]]]:
+    return _read(PATTERNS)
+
+
+def _read(path: Path) -> dict[str, dict[str, re.Pattern[str]]]:
+    """Compile the tables of a pattern file; a list is one pattern of alternatives."""
+    tables = tomllib.loads(path.read_text("utf-8"))
+    words = tables.pop("words")
+
+    def pattern(given: str | list[str]) -> re.Pattern[str]:
+        text = given if isinstance(given, str) else "|".join(given)
+        return re.compile(re.sub("<([A-Z]+)>", lambda name: str(words[name[1]]), text))
+
+    return {
+        group: {name: pattern(given) for name, given in table.items()}
+        for group, table in tables.items()
+    }
+
+
+@lru_cache(maxsize=1)
+def _weights() -> dict[str, tuple[int, dict[str, int]]]:
+    """Read the trained weights, in hundredths."""
+    models = json.loads(WEIGHTS.read_text("utf-8"))["models"]
+    return {kind: (model["bias"], model["weights"]) for kind, model in models.items()}
+
+
+def patterns_sha256() -> str:
+    """Return the hash of the patterns, which the weights were trained for."""
+    return hashlib.sha256(PATTERNS.read_bytes()).hexdigest()
+
+
+# --- Contacts to be confirmed, coins to be praised, small talk -----------------------------------
+
+
+def asks_to_confirm(folded: str, contacts: tuple[str, ...]) -> bool:
+    """Tell whether a folded question wants a number, link or id confirmed."""
+    if _has("confirm", "asks", folded[:_WINDOW]):
+        return True
+    if not contacts:
+        return False
+    if _has("confirm", "own_trouble", folded) and not _has("confirm", "doubt", folded):
+        return False
+    alone = sum(map(len, contacts)) * 10 >= len(folded.replace(" ", "")) * 7
+    return alone or _has("confirm", "mentions", folded)
+
+
+def asks_to_vouch(folded: str) -> bool:
+    """Tell whether a folded question wants a coin, a project or a profit praised."""
+    return _has("vouch", "asks", folded)
+
+
+def is_small_talk(folded: str) -> bool:
+    """Tell whether a short folded text is nothing but greetings, thanks, farewells or nods."""
+    kinds = _phrases()["small_talk"]
+    said = [kinds[kind] for kind in _MOODS if kinds[kind].search(folded)]
+    if not said or len(folded) > _LONGEST_SMALL_TALK:
+        return False
+    rest = folded
+    for kind in _MOODS:
+        rest = kinds[kind].sub(" ", rest)
+    return not kinds["filler"].sub("", rest)
+
+
+def _has(group: str, name: str, folded: str) -> bool:
+    return _phrases()[group][name].search(folded) is not None
+
+
+@lru_cache(maxsize=1)
+def _phrases() -> dict[str, dict[str, re.Pattern[str]]]:
+    return _read(PHRASES)
+
+
+_MOODS = ("thank", "bye", "greet", "nod")
+_REPLIES = {
+    "zh": {
+        "thank": "不客气！还有问题随时问。",
+        "bye": "再见！有需要随时回来。",
+        "nod": "好的。还有问题随时问。",
+        "greet": "您好！请直接写下您遇到的问题，我会从指南里找出原文。",
+    },
+    "en": {
+        "thank": "You are welcome! Ask again any time.",
+        "bye": "Goodbye! Come back any time.",
+        "nod": "All right. Ask again any time.",
+        "greet": "Hello! Describe your problem and I will find the guide's own words for it.",
+    },
 }
-_THANKS = {"zh": "不客气！还有问题随时问。", "en": "You are welcome! Ask again any time."}
-_IS_THANKS = re.compile(r"谢|再见|拜拜|thank|thx|bye")
 
 
 def small_talk_reply(question: str, language: str) -> str:
-    """Return a friendly line for a greeting or for thanks."""
-    return (_THANKS if _IS_THANKS.search(fold(question)) else _GREETING)[language]
+    """Return a friendly line for a greeting, thanks, a farewell or a nod."""
+    text = fold(question)
+    mood = next((mood for mood in _MOODS if _has("small_talk", mood, text)), "nod")
+    return _REPLIES[language][mood]

@@ -8,15 +8,15 @@ import pytest
 PACKAGE = Path(__file__).parent.parent / "assistant"
 RIVER = """
 errors records settings metrics fold screen formats load split embed store lexical generations
-search confidence questions calibrate answer evaluate report triage handoff build desk terminal
-web.wording web.render web.guard web.shell web.live web.page web.app web cli
+search confidence questions calibrate answer evaluate report contacts triage handoff build desk
+terminal web.wording web.render web.guard web.shell web.live web.page web.app web cli
 """.split()
 # Imports inside a function: heavy or optional libraries, each in the one place that needs it.
 LAZY = {
     "formats": {"markdown_it", "selectolax.lexbor", "pypdf", "pypdf.errors", "docx"},
     "split": {"langchain_text_splitters"},
     "embed": {"sentence_transformers"},
-    "confidence": {"sklearn.linear_model", "sklearn.pipeline", "sklearn.preprocessing"},
+    "confidence": {"sklearn.linear_model"},
     "cli": {"assistant.web"},
 }
 
