@@ -12,6 +12,7 @@ import numpy as np
 from assistant import generations
 from assistant.calibrate import background, calibrate
 from assistant.confidence import Curve
+from assistant.contacts import flag_unlisted, read_contacts
 from assistant.embed import Encoder, Vectors, open_encoder
 from assistant.errors import AssistantError, CorpusEmpty, IndexUnusable, QualityDropped
 from assistant.evaluate import recall
@@ -75,6 +76,7 @@ def build(
     encoder = encoder or open_encoder(settings)
     with generations.build(settings.index, keep=settings.keep_generations) as draft:
         corpus = _load(settings, progress)
+        flagged = flag_unlisted(corpus.documents, read_contacts(settings.corpus))
         sections = sum(len(split_sections(document)) for document in corpus.documents)
         chunks = [
             chunk
@@ -109,7 +111,7 @@ def build(
         generation=generation.id,
         files=len(corpus.files),
         skipped=corpus.skipped,
-        warnings=corpus.warnings,
+        warnings=(*corpus.warnings, *flagged),
         sections=sections,
         passages=len(chunks),
         views=len(views),

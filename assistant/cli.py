@@ -13,12 +13,15 @@ import orjson
 
 from assistant import generations, report
 from assistant.build import build, open_generation, recalibrate
+from assistant.contacts import Contacts, read_contacts
 from assistant.desk import Desk
 from assistant.embed import open_encoder
 from assistant.errors import AssistantError, BadInput, IndexUnusable, UsageError
 from assistant.evaluate import evaluate
+from assistant.handoff import hand_off_without_index
 from assistant.load import load_corpus
 from assistant.questions import held_out, read_questions
+from assistant.records import Answer
 from assistant.screen import clean
 from assistant.settings import Settings, load_settings
 from assistant.terminal import Progress, answer_text, hit_text, report_text, safe
@@ -113,9 +116,30 @@ def _ask(options: argparse.Namespace) -> int:
         raise UsageError("give a question, or --batch FILE with one question a line")
     if options.batch:
         return _batch(_desk(options), _lines_of(options.batch))
-    answer = _desk(options).ask(" ".join(options.question))
-    print(orjson.dumps(answer).decode() if options.json else answer_text(answer))
+    question = " ".join(options.question)
+    try:
+        answer = _desk(options).ask(question)
+    except IndexUnusable:
+        _show_at_once(question, options)
+        raise
+    _show(answer, options)
     return DONE
+
+
+def _show_at_once(question: str, options: argparse.Namespace) -> None:
+    """Show what must not wait for an index: a person in distress is told where to turn."""
+    settings = _settings(options)
+    try:
+        contacts = read_contacts(settings.corpus)
+    except BadInput:
+        contacts = Contacts()
+    limit = settings.max_question_chars
+    if answer := hand_off_without_index(question, contacts, limit):
+        _show(answer, options)
+
+
+def _show(answer: Answer, options: argparse.Namespace) -> None:
+    print(orjson.dumps(answer).decode() if options.json else answer_text(answer), flush=True)
 
 
 def _batch(desk: Desk, lines: Iterable[str]) -> int:

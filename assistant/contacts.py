@@ -5,7 +5,7 @@
 
 import re
 import tomllib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta, timezone, tzinfo
 from pathlib import Path
@@ -14,7 +14,7 @@ from urllib.parse import urlsplit
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from assistant.errors import BadInput
-from assistant.records import Reason
+from assistant.records import Document, Reason, Skipped
 from assistant.screen import clean
 
 CONTACTS = "contacts.toml"
@@ -219,6 +219,22 @@ def _on(key: tuple[str, str], known: set[tuple[str, str]]) -> bool:
 def unlisted(text: str, contacts: Contacts) -> list[Contact]:
     """Return the contacts in a text that are not on the operator's list."""
     return [found for found in contacts_in(text) if not contacts.lists(found.text)]
+
+
+_MOST_FLAGGED = 20
+
+
+def flag_unlisted(documents: Iterable[Document], contacts: Contacts) -> tuple[Skipped, ...]:
+    """Return a warning for every guide file that names contacts not on the operator's list."""
+    flagged = []
+    for document in documents:
+        odd = list(dict.fromkeys(one.text for one in unlisted(document.text, contacts)))
+        if odd:
+            more = f" and {len(odd) - _MOST_FLAGGED} more" if len(odd) > _MOST_FLAGGED else ""
+            named = ", ".join(odd[:_MOST_FLAGGED])
+            reason = f"contacts that are not on the operator's list ({CONTACTS}): {named}{more}"
+            flagged.append(Skipped(document.path, reason))
+    return tuple(flagged)
 
 
 # --- Business hours ------------------------------------------------------------------------------
