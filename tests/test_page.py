@@ -58,34 +58,51 @@ def server(guide, tmp_path_factory):
         yield server
 
 
-@pytest.fixture
-def open_page(browser, server):
-    """Open the page; whatever is done in it, no error is told and no other host is asked."""
-    contexts, told = [], []
+@pytest.fixture(scope="module")
+def readers(browser, server):
+    """Hold a browser context for each kind of reader, so that scripts are fetched once for each."""
+    contexts = {}
 
-    def opened(locale="zh-CN", scheme="light", width=1280, **more):
-        context = browser.new_context(
-            locale=locale,
-            color_scheme=scheme,
-            viewport={"width": width, "height": 844},
-            reduced_motion="reduce",
-            **more,
-        )
-        contexts.append(context)
-        context.set_default_timeout(20_000)
-        context.on("request", lambda one: _is_here(one.url, server) or told.append(one.url))
-        context.on("console", lambda one: one.type == "error" and told.append(one.text))
-        context.on("weberror", lambda one: told.append(str(one.error)))
-        context.on("dialog", lambda one: told.append(one.message))
-        page = context.new_page()
+    def reader(locale, scheme, width):
+        if (locale, scheme, width) not in contexts:
+            context = browser.new_context(
+                locale=locale,
+                color_scheme=scheme,
+                viewport={"width": width, "height": 844},
+                reduced_motion="reduce",
+                permissions=["clipboard-read", "clipboard-write"],
+            )
+            context.set_default_timeout(30_000)
+            contexts[locale, scheme, width] = context
+        return contexts[locale, scheme, width]
+
+    yield reader
+    for context in contexts.values():
+        context.close()
+
+
+@pytest.fixture
+def open_page(readers, server):
+    """Open the page; whatever is done in it, no error is told and no other host is asked."""
+    pages, told = [], []
+
+    def opened(locale="zh-CN", scheme="light", width=1280):
+        page = readers(locale, scheme, width).new_page()
+        pages.append(page)
+        page.on("request", lambda one: _is_here(one.url, server) or told.append(one.url))
+        page.on("console", lambda one: one.type == "error" and told.append(one.text))
+        page.on("pageerror", lambda one: told.append(str(one)))
+        page.on("dialog", lambda one: (told.append(one.message), one.dismiss()))
         page.goto(server.url)
-        page.wait_for_selector("#question textarea")
+        page.wait_for_selector("#ask")
+        page.wait_for_selector(".example >> visible=true")
         return page
 
     opened.told = told
     yield opened
-    for context in contexts:
-        context.close()
+    for page in pages:
+        page.context.set_offline(False)
+        page.close()
     assert told == []
 
 
@@ -115,7 +132,6 @@ LABELS = {
     ("locale", "lang", "of", "other"),
     [
         ("zh-CN", "zh-CN", "zh-CN", "en-GB"),
-        ("zh-TW", "zh-CN", "zh-CN", "en-GB"),
         ("en-GB", "en", "en-GB", "zh-CN"),
         ("fr-FR", "en", "en-GB", "zh-CN"),
     ],
@@ -131,18 +147,6 @@ def test_every_label_is_ours_and_in_the_readers_language(open_page, locale, lang
     assert page.title() == LABELS[of][0]
     assert page.get_by_label(LABELS[of][1]).is_editable()
     assert page.get_by_role("button", name=LABELS[of][2], exact=True).is_visible()
-
-
-def test_what_a_screen_reader_is_told_has_words_in_chinese(open_page):
-    """Gradio announces its states by keys that it has no Chinese for; none of them is heard."""
-    page = open_page("zh-CN")
-    page.evaluate(
-        "window.heard = ''; new MutationObserver(() => heard += document.body.innerText)"
-        ".observe(document.body, {childList: true, subtree: true, characterData: true})"
-    )
-    ask(page, "充值没到账怎么办 慢")
-    page.wait_for_function("heard.includes('已有回答')")
-    assert "common." not in page.evaluate("heard")
 
 
 # --- Answers -------------------------------------------------------------------------------------
@@ -216,7 +220,7 @@ def test_asking_nothing_is_answered_politely_in_the_readers_language(open_page, 
 
 
 def test_a_person_is_reached_by_channels_checklist_and_a_note_that_can_be_copied(open_page):
-    page = open_page("zh-CN", permissions=["clipboard-read", "clipboard-write"])
+    page = open_page("zh-CN")
     ask(page, "我要转人工")
     box = page.locator("#answer .handoff")
     assert box.locator(".channels li").count() >= 1
@@ -260,7 +264,12 @@ def test_a_hostile_question_is_shown_as_it_was_typed_and_runs_nothing(open_page)
 
 QUESTIONS = {
     "zh-CN": ("充值没到账怎么办", "我的账户被盗了", "今天北京天气怎么样", "我要转人工"),
-    "en-US": ("How do I reset my password?", "someone hacked my account", "what is the weather?"),
+    "en-US": (
+        "How do I reset my password?",
+        "someone hacked my account",
+        "what is the weather?",
+        "I want to talk to a human",
+    ),
 }
 # The least contrast of every visible text on what lies behind it (WCAG 2: relative luminance).
 CONTRAST = """() => {
@@ -298,8 +307,7 @@ CONTRAST = """() => {
 }"""
 
 
-@pytest.mark.parametrize("scheme", ["light", "dark"])
-@pytest.mark.parametrize("locale", ["zh-CN", "en-US"])
+@pytest.mark.parametrize(("locale", "scheme"), [("zh-CN", "dark"), ("en-US", "light")])
 def test_on_a_phone_nothing_is_cut_and_every_text_can_be_read(open_page, locale, scheme):
     """No scrolling sideways, no text cut off, contrast of every text at least 4.5 to 1."""
     page = open_page(locale, scheme, width=390)
@@ -339,31 +347,29 @@ def test_chinese_is_drawn_by_a_font_that_has_it(open_page):
 # --- Busy and broken -----------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(
-    ("locale", "question", "words"),
-    [("zh-CN", "慢慢来", "正在查找指南"), ("en-US", "slow support", "Looking in the guide")],
-)
-def test_while_it_looks_the_page_says_so(open_page, locale, question, words):
-    page = open_page(locale)
-    page.fill("#question textarea", question)
+def test_while_it_looks_the_page_says_so_to_eyes_and_ears(open_page):
+    """Gradio announces its states by keys that it has no Chinese for; none of them is heard."""
+    page = open_page("zh-CN")
+    page.evaluate(
+        "window.heard = ''; new MutationObserver(() => heard += document.body.innerText)"
+        ".observe(document.body, {childList: true, subtree: true, characterData: true})"
+    )
+    page.fill("#question textarea", "慢慢来")
     page.press("#question textarea", "Enter")
     page.wait_for_selector(".state .busy", state="visible")
-    assert page.inner_text(".state").strip() == words + "…"
+    assert page.inner_text(".state").strip() == "正在查找指南…"
     assert page.get_attribute("#answer", "aria-busy") == "true"
     page.wait_for_selector("#answer .answer")
     page.wait_for_selector(".state .busy", state="hidden")
     assert page.get_attribute("#answer", "aria-busy") == "false"
     assert page.get_attribute("#answer", "aria-live") == "polite"
+    page.wait_for_function("heard.includes('已有回答')")
+    assert "common." not in page.evaluate("heard")
 
 
 @pytest.mark.parametrize(
     ("locale", "question", "words"),
-    [
-        ("zh-CN", "坏了怎么办", "请稍后再试"),
-        ("zh-CN", "缺了怎么办", "请稍后再试"),
-        ("en-US", "it is broken", "try again"),
-        ("en-US", "it is missing", "try again"),
-    ],
+    [("zh-CN", "坏了怎么办", "请稍后再试"), ("en-US", "it is missing", "try again")],
 )
 def test_a_broken_desk_is_a_polite_line_and_the_reason_in_the_log(
     open_page, server, locale, question, words
@@ -378,42 +384,38 @@ def test_a_broken_desk_is_a_polite_line_and_the_reason_in_the_log(
     assert page.locator("#answer .quote").count() >= 1
 
 
-@pytest.mark.parametrize(("locale", "words"), [("zh-CN", "请检查网络"), ("en-US", "ask again")])
-def test_a_full_queue_is_said_at_once_and_the_next_question_is_answered(
-    open_page, server, locale, words
-):
+def test_a_full_queue_is_said_at_once_and_the_next_question_is_answered(open_page, server):
     """One question is being answered, one waits: the third is not left hanging."""
-    page = open_page(locale)
+    page = open_page("en-US")
     with server.client as client:
         waiting = [threading.Thread(target=asked, args=(client, "慢慢来")) for _ in range(2)]
         for one in waiting:
             one.start()
             page.wait_for_timeout(200)
-        page.fill("#question textarea", "充值")
+        page.fill("#question textarea", "top-up")
         page.press("#question textarea", "Enter")
         page.wait_for_selector(".state .failed", state="visible")
-        assert words in page.inner_text(".state")
+        assert "ask again" in page.inner_text(".state")
         assert not page.locator(".toast-body").is_visible()
         for one in waiting:
             one.join()
-    ask(page, QUESTIONS[locale][0])
+    ask(page, "How do I reset my password?")
     assert page.locator(".state .failed").is_hidden()
     _forgive(open_page.told)
 
 
-@pytest.mark.parametrize(("locale", "words"), [("zh-CN", "请检查网络"), ("en-US", "ask again")])
-def test_a_lost_connection_is_said_and_the_question_is_not_lost_with_it(open_page, locale, words):
+def test_a_lost_connection_is_said_and_the_question_is_not_lost_with_it(open_page):
     """Gradio loads the page anew when the connection is back: the question stands there again."""
-    page = open_page(locale)
+    page = open_page("zh-CN")
     page.context.set_offline(True)
-    page.fill("#question textarea", QUESTIONS[locale][0])
+    page.fill("#question textarea", "忘记登录密码了")
     page.press("#question textarea", "Enter")
     page.wait_for_selector(".state .failed", state="visible")
-    assert words in page.inner_text(".state")
+    assert "请检查网络" in page.inner_text(".state")
     with page.expect_navigation():
         page.context.set_offline(False)
     page.wait_for_function("document.querySelector('#question textarea')?.value")
-    assert page.input_value("#question textarea") == QUESTIONS[locale][0]
+    assert page.input_value("#question textarea") == "忘记登录密码了"
     page.press("#question textarea", "Enter")
     page.wait_for_selector("#answer .quote")
     _forgive(open_page.told)

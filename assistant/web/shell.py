@@ -75,6 +75,11 @@ def rewritten(page: str, languages: str, nonce: str) -> str:
         '<meta name="color-scheme" content="light dark">'
         f"<style>{_STYLE}</style><script>{_SCRIPT}</script></head>"
     )
+    first = (
+        f'<p id="loading" role="status">{say("common.loading", language)}…</p>'
+        f"<noscript><p>{say('no_script', language)}</p></noscript>"
+    )
     page = _CARDS.sub("", page).replace("</head>", head, 1)
+    page = re.sub(r"<body[^>]*>", lambda found: found[0] + first, page, count=1)
     page = re.sub(r"<html(\s+)lang=\"en\"", rf'<html\1lang="{tag(language)}"', page, count=1)
     return re.sub(r"<script(?=[\s>])", f'<script nonce="{nonce}"', page)

@@ -54,6 +54,10 @@ WORDS: dict[str, dict[Language, str]] = {
         "zh": "抱歉，刚才没能查到指南。请稍后再试。",
         "en": "Sorry, the guide could not be looked up just now. Please try again.",
     },
+    "no_script": {
+        "zh": "这个页面需要 JavaScript，请在浏览器里打开它。",
+        "en": "This page needs JavaScript; please turn it on in the browser.",
+    },
     "source_of": {"zh": "指南原文", "en": "From the guide"},
     "back": {"zh": "返回提问", "en": "Back to the questions"},
     "no_source": {
@@ -65,7 +69,7 @@ WORDS: dict[str, dict[Language, str]] = {
         "en": "The guide has been updated; the quoted place has moved.",
     },
     # What Gradio says to screen readers; it has no Chinese of its own for some of it.
-    "common.loading": {"zh": "正在查找指南", "en": "Looking in the guide"},
+    "common.loading": {"zh": "请稍候", "en": "One moment"},
     "common.complete": {"zh": "已有回答", "en": "Done"},
     "common.error": {"zh": "没有得到回答", "en": "No answer came back"},
     "status.queue_position": {

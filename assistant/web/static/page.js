@@ -34,6 +34,7 @@
   const busy = () => document.querySelector("#answer .wrap:not(.hide)");
   const look = () => {
     keep();
+    if (document.getElementById("ask")) document.getElementById("loading")?.remove();
     const answer = document.getElementById("answer");
     if (answer && !answer.hasAttribute("aria-live")) answer.setAttribute("aria-live", "polite");
     if (root.dataset.state === undefined) restoreQuestion();
