@@ -32,7 +32,7 @@ from assistant.split import chunks, views
 _MOST_OWN = 500
 _ENOUGH = 100  # labelled questions from which on the cuts rest on them alone
 _BANK_WEIGHT = 0.3
-_OWN_WEIGHT = 60.0  # of all own questions together, in labelled questions
+_OWN_WEIGHT = 30.0  # of all own questions together, in labelled questions
 _PRACTICE_HALF = 20.0  # labelled questions at which practice counts half
 
 

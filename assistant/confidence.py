@@ -27,15 +27,11 @@ SIGNALS = (
     "passage",
     "view",
     "support",
-    "margin",
     "lexical",
     "coverage",
     "unknown",
-    "agreement",
-    "background",
     "crowd",
     "spanned",
-    "length",
 )
 
 
@@ -44,20 +40,15 @@ def signals(ranking: Ranking) -> tuple[float, ...]:
     if not ranking.hits:
         return (0.0,) * len(SIGNALS)
     first = ranking.hits[0]
-    second = ranking.hits[1].score if len(ranking.hits) > 1 else 0.0
     return (
         first.passage,
         first.view,
         first.support,
-        first.score - second,
         first.lexical / ranking.weight if ranking.weight else 0.0,
         first.coverage,
         ranking.unknown,
-        float(first.row == ranking.dense) + float(first.row == ranking.lexical),
-        ranking.background,
         ranking.crowd,
         ranking.spanned,
-        math.log1p(ranking.terms),
     )
 
 

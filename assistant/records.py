@@ -158,22 +158,16 @@ class Hit:
 class Ranking:
     """Hold the hits of one query, best first, with what is known of the query itself.
 
-    `terms` counts the query's words (a Han character is one), `weight` is the sum of the BM25
-    weights (idf) of its terms and `unknown` the share of it that no passage contains. `dense` and
-    `lexical` are the rows that each leg alone ranks first (None when it found nothing).
-    `background` is the cosine with the nearest of the questions that people ask anywhere, `crowd`
-    the mean of the five nearest. `spanned` is the length of the query's projection on the five best
+    `weight` is the sum of the BM25 weights (idf) of the query's terms and `unknown` the share of it
+    that no passage contains. `crowd` is the mean cosine with the five nearest of the questions that
+    people ask anywhere. `spanned` is the length of the query's projection on the five best
     views of the first hit.
     """
 
     query: str
     hits: tuple[Hit, ...]
-    terms: int
     weight: float
     unknown: float
-    dense: int | None
-    lexical: int | None
-    background: float
     crowd: float
     spanned: float
 

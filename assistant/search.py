@@ -37,10 +37,10 @@ _SPANNING = 5
 _RIDGE = 0.01  # keeps near-equal views from making the span unstable
 
 Record = TypeVar("Record", Document, Chunk, View)
-Best = tuple[NDArray[np.int64], Vectors, NDArray[np.int64]]
-"""Passages (ascending), the best score of each, and the place that score had in the ranking."""
+Best = tuple[NDArray[np.int64], Vectors]
+"""Passages, ascending, and the best score of each."""
 
-_NOTHING: Best = (np.zeros(0, np.int64), np.zeros(0, np.float32), np.zeros(0, np.int64))
+_NOTHING: Best = (np.zeros(0, np.int64), np.zeros(0, np.float32))
 
 
 class Index:
@@ -126,17 +126,12 @@ class Index:
         lexical = self._by_words(words, top_k, hidden)
         rows = np.union1d(dense[0], lexical[0])
         hits = self._fuse(query, rows, lexical, weights, top_k, hidden)
-        nearest, crowd = self._likeness(query, unlike)
         return Ranking(
             query=question,
             hits=hits,
-            terms=sum(len(word) == 1 or word.isascii() for word in words),
             weight=weight,
             unknown=_share((w for t, w in weights.items() if not self._lexical.known(t)), weight),
-            dense=_first_of(dense),
-            lexical=_first_of(lexical),
-            background=nearest,
-            crowd=crowd,
+            crowd=self._crowd(query, unlike),
             spanned=self._spanned(query, hits, hidden),
         )
 
@@ -173,15 +168,15 @@ class Index:
             kept = ~np.isin([views, self._first[owners]], list(hidden)).any(axis=0)
             owners, scores = owners[kept], scores[kept]
         rows, places = np.unique(owners, return_index=True)
-        return rows.astype(np.int64), scores[places], places
+        return rows.astype(np.int64), scores[places]
 
-    def _likeness(self, query: Vectors, unlike: int | None) -> tuple[float, float]:
-        """Return the best cosine with the background's questions, and the mean of the best five."""
+    def _crowd(self, query: Vectors, unlike: int | None) -> float:
+        """Return the mean cosine with the background's five most like questions."""
         if not len(self._background):
-            return 0.0, 0.0
+            return 0.0
         scores, rows = self._background.search(query[None], _CROWD + 1)
-        best = scores[0][rows[0] != (-1 if unlike is None else unlike)][:_CROWD]
-        return float(best.max(initial=0.0)), float(best.sum() / _CROWD)
+        kept = rows[0] != (-1 if unlike is None else unlike)
+        return float(scores[0][kept][:_CROWD].sum() / _CROWD)
 
     def _spanned(self, query: Vectors, hits: tuple[Hit, ...], hidden: frozenset[int]) -> float:
         """Return how much of the query the best views of the first passage span together, 0..1."""
@@ -392,11 +387,6 @@ def _document(values: dict[str, Any]) -> Document:
 
 def _chunk(values: dict[str, Any]) -> Chunk:
     return Chunk(**{**values, "headings": tuple(values["headings"])})
-
-
-def _first_of(best: Best) -> int | None:
-    """Return the passage that a leg alone ranks first."""
-    return int(best[0][best[2].argmin()]) if len(best[0]) else None
 
 
 def _share(parts: Iterable[float], whole: float) -> float:
