@@ -44,7 +44,7 @@ def signals(ranking: Ranking) -> tuple[float, ...]:
         first.passage,
         first.view,
         first.support,
-        first.lexical / ranking.weight if ranking.weight else 0.0,
+        min(1.0, first.lexical / ranking.weight) if ranking.weight else 0.0,
         first.coverage,
         ranking.unknown,
         ranking.crowd,
@@ -181,17 +181,23 @@ def cuts(
 ) -> tuple[float, float]:
     """Return the upper and the lower cut.
 
-    The upper is the lowest with at most a share `answered` of wrong ones from it up, the lower the
-    highest with at most a share `refused` of answerable ones below it.
+    The upper is the lowest with at most a share `answered` of wrong ones from it up, counted and
+    expected by the probabilities (a few lucky points must not lower it); the lower is the highest
+    with at most a share `refused` of answerable ones below it.
     """
     levels = np.unique(p)
-    wrong = [_mean(~right[p >= level]) for level in levels]
+    wrong = [_risk(~right, 1 - p, p >= level) for level in levels]
     upper = next((float(v) for v, w in zip(levels, wrong, strict=True) if w <= answered), 1.0)
-    lost = [_mean(answerable[p < level]) if (p < level).any() else 0.0 for level in levels]
+    lost = [_mean(answerable[p < level]) for level in levels]
     lower = next(
         (float(v) for v, w in zip(levels[::-1], lost[::-1], strict=True) if w <= refused), 0.0
     )
     return upper, lower
+
+
+def _risk(wrong: Truths, expected: Floats, chosen: Truths) -> float:
+    """Return the larger of the share that was wrong and the share that is expected to be."""
+    return max(_mean(wrong[chosen]), float(expected[chosen].mean()))
 
 
 def _mean(values: Truths) -> float:

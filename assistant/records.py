@@ -156,7 +156,7 @@ class Hit:
 
 @dataclass(frozen=True, slots=True)
 class Ranking:
-    """Hold the hits of one query, best first, with what is known of the query itself.
+    """Hold the hits of one query as it was looked for, best first, and what is known of it.
 
     `weight` is the sum of the BM25 weights (idf) of the query's terms and `unknown` the share of it
     that no passage contains. `crowd` is the mean cosine with the five nearest of the questions that

@@ -23,11 +23,12 @@ from assistant.fold import fold, terms
 from assistant.lexical import Lexical
 from assistant.records import Chunk, Document, Heading, Hit, Ranking, View
 from assistant.settings import Settings
+from assistant.sound import Pairs, Sounds, count_pairs
 from assistant.store import FaissStore, Store, Vectors
 
 DOCUMENTS, CHUNKS, VIEWS = "documents.jsonl", "chunks.jsonl", "views.jsonl"
 VECTORS, LEXICAL, ROWS = "vectors.faiss", "lexical", "rows.i32"
-BACKGROUND = "background.faiss"
+BACKGROUND, PAIRS = "background.faiss", "pairs.json"
 _POOL = 128
 _KINDS = ("passage", "sentence", "variant")
 _SENTENCE = _KINDS.index("sentence")
@@ -58,6 +59,7 @@ class Index:
         self._lexical = Lexical.open(folder / LEXICAL)
         self._rows = _read_rows(folder / ROWS)
         self._background: Store = FaissStore.open(folder / BACKGROUND)
+        self._sounds = Sounds(_read_pairs(folder / PAIRS))
         self._check()
         self._first = np.searchsorted(self._rows[:, 0], np.arange(len(self._chunks) + 1))
         self._words = lru_cache(maxsize=20_000)(self._read_words)
@@ -114,12 +116,17 @@ class Index:
     ) -> Ranking:
         """Rank passages for a clean question; at most `top_k` hits, best first.
 
+        Errors of sound are put right first, and the ranking's `query` is what was looked for.
+
         Views in `hidden` are treated as absent, and a passage whose whole-passage view is hidden
         is absent altogether: calibration asks what the index would say without them. `unlike`
         leaves out one question of the background, for the same reason.
         """
+        folded = fold(question)
+        sound = self._sounds.correct(folded, self._lexical.known)
+        question = question if sound == folded else sound
         query = self._encoder.encode_queries([question])[0]
-        words = list(dict.fromkeys(terms(fold(question))))
+        words = list(dict.fromkeys(terms(sound)))
         weights = {word: self._lexical.idf(word) for word in words}
         weight = sum(weights.values())
         dense = self._dense(query, top_k, hidden)
@@ -324,6 +331,8 @@ def write_tables(
     _write_lines(folder / CHUNKS, chunks)
     _write_lines(folder / VIEWS, views)
     write_background(folder, background)
+    pairs = count_pairs(view.text for view in views)
+    (folder / PAIRS).write_bytes(orjson.dumps(pairs))
     rows = [(v.chunk, _KINDS.index(v.kind), v.start, v.end) for v in views]
     np.array(rows, dtype="<i4").tofile(folder / ROWS)
     FaissStore.build(vectors, precision).write(folder / VECTORS)
@@ -387,6 +396,14 @@ def _document(values: dict[str, Any]) -> Document:
 
 def _chunk(values: dict[str, Any]) -> Chunk:
     return Chunk(**{**values, "headings": tuple(values["headings"])})
+
+
+def _read_pairs(path: Path) -> Pairs:
+    try:
+        pairs: Pairs = orjson.loads(path.read_bytes())
+        return pairs
+    except (OSError, ValueError) as error:
+        raise IndexUnusable(f"cannot read {path.name}: {error}. Rebuild: assistant build") from None
 
 
 def _share(parts: Iterable[float], whole: float) -> float:

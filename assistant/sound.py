@@ -1,0 +1,164 @@
+"""Read a question by its sound: pinyin typed for words, and characters mistaken for homophones.
+
+An index knows which pairs of characters its own texts use. A pair that is no common word and that
+no text has, but which sounds like a word of the texts but for one character (电华, 电话), is taken
+for a typing error; letters that spell Mandarin syllables (chongzhi) are read as words of that
+sound. Accents that merge zh and z, ch and c, sh and s, or a final n and ng are merged here too.
+"""
+
+import re
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
+from functools import cached_property, lru_cache
+from itertools import product
+from pathlib import Path
+
+from assistant.fold import fold
+
+TABLE = Path(__file__).parent / "data" / "pinyin.txt"
+WORDS = Path(__file__).parent / "data" / "words.txt"
+_MOST_PAIRS = 30_000
+_PARTICLES = frozenset("的得地这是几想")  # they stand between words, so pairs with them mislead
+_OFTEN = 5  # views from which on a pair of an index counts as a word of its trade
+_HAN = re.compile(r"[\u3400-\u9fff]+")
+_SPELLED = re.compile(r"[a-z]+(?:[ ']+[a-z]+)*")
+_INITIAL = re.compile(r"^(z|c|s)h")
+
+Pairs = dict[str, int]
+"""Pairs of Han characters, and how many views of an index have each."""
+
+
+@lru_cache(maxsize=1)
+def _readings() -> dict[str, tuple[str, ...]]:
+    """Return the syllables of each character of the shipped table."""
+    found: dict[str, tuple[str, ...]] = {}
+    for line in TABLE.read_text("utf-8").splitlines():
+        syllable, characters = line.split()
+        for character in characters:
+            found[character] = (*found.get(character, ()), syllable)
+    return found
+
+
+@lru_cache(maxsize=1)
+def _syllables() -> frozenset[str]:
+    return frozenset(line.split()[0] for line in TABLE.read_text("utf-8").splitlines())
+
+
+@lru_cache(maxsize=1)
+def _words() -> frozenset[str]:
+    """Return the commonest words of two characters (from jieba's dictionary, MIT licence)."""
+    lines = WORDS.read_text("utf-8").splitlines()
+    return frozenset(line[at : at + 2] for line in lines for at in range(0, len(line), 2))
+
+
+def merged(syllable: str) -> str:
+    """Return a syllable without what accents merge: zh, ch, sh; a final ng."""
+    short = _INITIAL.sub(r"\1", syllable)
+    return short[:-1] if short.endswith("ng") else short
+
+
+def spelled(word: str) -> list[str] | None:
+    """Return the syllables that small letters spell, the longest first; None when they do not."""
+    if not word:
+        return []
+    for length in range(min(6, len(word)), 0, -1):
+        if word[:length] in _syllables():
+            rest = spelled(word[length:])
+            if rest is not None:
+                return [word[:length], *rest]
+    return None
+
+
+def count_pairs(texts: Iterable[str]) -> Pairs:
+    """Count the pairs of Han characters of search texts; the commonest are kept."""
+    counts: Counter[str] = Counter()
+    for text in texts:
+        counts.update({pair for run in _HAN.findall(fold(text)) for pair in _pairs(run)})
+    best = sorted(counts.items(), key=lambda item: (-item[1], item[0]))
+    return dict(best[:_MOST_PAIRS])
+
+
+class Sounds:
+    """Correct questions towards the pairs of characters that an index knows."""
+
+    def __init__(self, pairs: Pairs) -> None:
+        self._pairs = pairs
+
+    @cached_property
+    def _by_sound(self) -> dict[tuple[str, str], list[str]]:
+        """Return the pairs of each sound, the commonest first."""
+        found: dict[tuple[str, str], list[str]] = {}
+        for pair in sorted(self._pairs, key=lambda pair: (-self._pairs[pair], pair)):
+            for sound in _sounds(pair):
+                found.setdefault(sound, []).append(pair)
+        return found
+
+    def correct(self, text: str, known: Callable[[str], bool] = lambda _: False) -> str:
+        """Return folded text with errors of sound put right.
+
+        Letters that are all words of the index (`known`) are left alone.
+        """
+        if text.isascii() and not _SPELLED.search(text):
+            return text
+        spelt = _SPELLED.sub(lambda found: self._read(found[0], known), text)
+        return _HAN.sub(lambda found: self._mend(found[0]), spelt)
+
+    def _read(self, letters: str, known: Callable[[str], bool]) -> str:
+        """Return the characters that a run of pinyin stands for; the run itself if it is none."""
+        words = re.findall(r"[a-z]+", letters)
+        parts = [spelled(word) for word in words]
+        if not all(parts) or all(known(word) for word in words):
+            return letters
+        sounds = [merged(syllable) for part in parts for syllable in part or ()]
+        read, last = "", ""
+        for at in range(len(sounds) - 1):
+            near = self._by_sound.get((sounds[at], sounds[at + 1]), [])
+            joined = next((pair for pair in near if pair[0] == last), "")
+            if joined:
+                read, last = read + joined[1], joined[1]
+            elif not last and (whole := [pair for pair in near if self._word(pair)]):
+                read, last = read + whole[0], whole[0][1]
+            else:
+                last = ""
+        return read if 2 * len(read) > len(sounds) else letters
+
+    def _mend(self, run: str) -> str:
+        characters = list(run)
+        for at in range(len(run) - 1):
+            pair = "".join(characters[at : at + 2])
+            if (
+                _PARTICLES.isdisjoint(pair)
+                and not self._spoken(pair)
+                and (better := self._better(characters, at, pair))
+            ):
+                characters[at : at + 2] = better
+        return "".join(characters)
+
+    def _spoken(self, pair: str) -> bool:
+        return pair in self._pairs or pair in _words()
+
+    def _word(self, pair: str) -> bool:
+        return pair in _words() or self._pairs.get(pair, 0) >= _OFTEN
+
+    def _better(self, characters: list[str], at: int, pair: str) -> str:
+        """Return the word of the same sound; "" when there is none or a neighbour would be torn."""
+        near = {p for sound in _sounds(pair) for p in self._by_sound.get(sound, [])}
+        near = {p for p in near if self._word(p) and (p[0] == pair[0]) != (p[1] == pair[1])}
+        if not near:
+            return ""
+        better = max(near, key=lambda p: (self._pairs[p], p))
+        if better[0] != pair[0] and at and self._spoken(characters[at - 1] + pair[0]):
+            return ""
+        behind = "".join(characters[at + 2 : at + 3])
+        return "" if better[1] != pair[1] and self._spoken(pair[1] + behind) else better
+
+
+def _pairs(run: str) -> Iterator[str]:
+    return (run[at : at + 2] for at in range(len(run) - 1))
+
+
+def _sounds(pair: str) -> Iterator[tuple[str, str]]:
+    """Yield the merged sounds of a pair, for every reading of its characters."""
+    readings = _readings()
+    first, second = (sorted({merged(r) for r in readings.get(c, ())}) for c in pair)
+    return product(first, second)
