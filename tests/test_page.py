@@ -42,8 +42,9 @@ sys.exit(cli.main(["serve", "--port", "0", *sys.argv[1:]]))
 EXPECTED_WHEN_REFUSED = re.compile("Failed to load resource")
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def browser():
+    """One browser; of this module alone, since Playwright keeps an event loop running."""
     with playwright.sync_playwright() as started:
         browser = started.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
         yield browser

@@ -120,13 +120,13 @@ def test_corpus_and_question_are_shown_as_text_and_never_as_markup(hostile):
     ours |= {"mark", "b", "a", "details", "summary", "aside", "pre", "button"}
     asking = "彩虹独角兽住在哪里 </pre><script>alert(8)</script>${alert(9)} {{x}}"
     with hostile.client as client:
-        pages = [asked(client, asking), asked(client, "转人工" + asking)]
+        pages = [asked(client, asking), asked(client, "我要转人工 " + asking)]
     for page in pages:
         assert set(re.findall(r"</?([a-zA-Z!][^\s>]*)", page)) <= ours
         assert not re.search(r"<[^>]*\son\w+=|href=\"javascript:", page)
         assert not re.search(r"[${`]", page)
-        assert "<script>alert(8)</script>${alert(9)} {{x}}" in visible(page)
         assert '住在 <b onmouseover="alert(4)">山上</b> `${alert(5)}`' in visible(page)
+    assert "<script>alert(8)</script>${alert(9)} {{x}}" in visible(pages[1])
 
 
 def test_a_document_is_shown_as_text_and_never_as_markup(hostile):

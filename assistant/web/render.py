@@ -7,7 +7,7 @@ from itertools import pairwise
 from urllib.parse import quote as url_quote
 
 from assistant.answer import Language, language_of, matched_words
-from assistant.records import Answer, Channel, ChecklistItem, Document, Handoff, Quote
+from assistant.records import Answer, Channel, ChecklistItem, Document, Handoff, Quote, Reason
 from assistant.web.wording import say, tag
 
 Spans = Iterable[tuple[int, int]]
@@ -22,18 +22,15 @@ def text(words: str) -> str:
 
 
 def answer_html(answer: Answer) -> str:
-    """Write an answer: what is most urgent first, then the quotes, then how to reach a person."""
+    """Write an answer: its line, the best quote or the way to a person first, then the rest."""
     language = language_of(answer.question)
-    reason = answer.handoff.reason if answer.handoff else None
-    if reason == "urgent_account_security":
-        parts = [_alarm(answer, language), *_found(answer, language), _handoff(answer, language)]
-    elif reason in ("asked_for_human", "contact_check"):
-        parts = [_handoff(answer, language), _folded(answer.quotes, answer, "more", language)]
-    elif answer.verdict == "unanswered":
-        closest = _folded(answer.quotes, answer, "closest", language)
-        parts = [*_head(answer, language), _handoff(answer, language), closest]
+    head, handoff = _head(answer, language), _handoff(answer, language)
+    if answer.verdict == "unanswered" or _reason(answer) == "asked_for_human":
+        parts = [head, handoff, _folded(answer, answer.quotes, "closest", language)]
     else:
-        parts = [*_found(answer, language), _handoff(answer, language)]
+        best = "".join(_quote(one, answer.question, language) for one in answer.quotes[:1])
+        more = _folded(answer, answer.quotes[1:], "more", language)
+        parts = [head, _foreign(answer.quotes[:1], language), best, more, handoff]
     return f'<div class="answer {_certainty(answer)}" lang="{tag(language)}">{"".join(parts)}</div>'
 
 
@@ -42,18 +39,15 @@ def notice_html(words: str, language: Language) -> str:
     return f'<div class="answer" lang="{tag(language)}"><p class="message">{text(words)}</p></div>'
 
 
-def _found(answer: Answer, language: Language) -> list[str]:
-    """Write the message, the best quote, and the others folded away."""
-    best = [_quote(one, answer.question, language) for one in answer.quotes[:1]]
-    more = _folded(answer.quotes[1:], answer, "more", language)
-    return [*_head(answer, language), _foreign(answer.quotes[:1], language), *best, more]
+def _reason(answer: Answer) -> Reason | None:
+    return answer.handoff.reason if answer.handoff else None
 
 
-def _head(answer: Answer, language: Language) -> list[str]:
-    parts = [f'<h2 class="message">{text(answer.message)}</h2>']
-    if answer.quotes or answer.handoff:
-        parts.append(_confidence(answer, language))
-    return parts
+def _head(answer: Answer, language: Language) -> str:
+    """Write the line above the quotes, and how sure it is where that is why it hands over."""
+    alarm = " alarm" if _reason(answer) in _ALARMS else ""
+    line = f'<h2 class="message{alarm}">{text(answer.message)}</h2>'
+    return line + (_confidence(answer, language) if answer.quotes and _doubtful(answer) else "")
 
 
 def _foreign(quotes: tuple[Quote, ...], language: Language) -> str:
@@ -61,11 +55,6 @@ def _foreign(quotes: tuple[Quote, ...], language: Language) -> str:
     if all(language_of(quote.text) == language for quote in quotes):
         return ""
     return f'<p class="aside">{say("foreign", language)}</p>'
-
-
-def _alarm(answer: Answer, language: Language) -> str:
-    words = answer.handoff.message if answer.handoff else ""
-    return f'<p class="alarm" role="alert">{text(words)}</p>'
 
 
 def _confidence(answer: Answer, language: Language) -> str:
@@ -78,18 +67,22 @@ def _confidence(answer: Answer, language: Language) -> str:
 
 
 def _certainty(answer: Answer) -> str:
-    """Return the word for a confidence; a handoff for other reasons says nothing about it."""
-    doubtful = answer.handoff is None or answer.handoff.reason in _DOUBTS
-    if doubtful and answer.verdict != "answered":
-        return "unsure" if answer.verdict == "uncertain" else "no_idea"
-    return next(word for least, word in _CERTAINTIES if answer.confidence >= least)
+    """Return the key of the words for how sure an answer is."""
+    if answer.verdict == "answered":
+        return "very_sure" if answer.confidence >= 0.95 else "sure"
+    return "unsure" if answer.verdict == "uncertain" else "no_idea"
+
+
+def _doubtful(answer: Answer) -> bool:
+    """Tell whether it is by its confidence that an answer hands over, or does not."""
+    return answer.handoff is None or answer.handoff.reason in _DOUBTS
 
 
 _DOUBTS = ("low_confidence", "ambiguous", "out_of_guide")
-_CERTAINTIES = ((0.95, "very_sure"), (0.7, "sure"), (0.3, "unsure"), (0.0, "no_idea"))
+_ALARMS = ("urgent_account_security", "contact_check")
 
 
-def _folded(quotes: tuple[Quote, ...], answer: Answer, label: str, language: Language) -> str:
+def _folded(answer: Answer, quotes: tuple[Quote, ...], label: str, language: Language) -> str:
     if not quotes:
         return ""
     shown = "".join(_quote(one, answer.question, language) for one in quotes)
@@ -153,11 +146,10 @@ def _handoff(answer: Answer, language: Language) -> str:
     handoff = answer.handoff
     if handoff is None:
         return ""
-    urgent = handoff.reason == "urgent_account_security"
-    message = "" if urgent else f'<h2 class="message">{text(handoff.message)}</h2>'
+    urgent = " urgent" if handoff.reason == "urgent_account_security" else ""
     return (
-        f'<aside class="handoff{" urgent" if urgent else ""}" '
-        f'aria-label="{say("channels", language)}">{message}{_channels(handoff, language)}'
+        f'<aside class="handoff{urgent}" aria-label="{say("channels", language)}">'
+        f'<h2 class="message">{text(handoff.message)}</h2>{_channels(handoff, language)}'
         f"{_checklist(handoff, language)}{_draft(handoff, language)}</aside>"
     )
 
