@@ -90,8 +90,10 @@ class StaticEncoder:
         )
         sums = np.zeros((len(texts), self.dimensions), dtype=np.float32)
         for row, encoding in enumerate(encodings):
-            if ids := encoding.ids:
-                np.dot(self._factors[ids], self._rows[ids].astype(np.float32), out=sums[row])
+            if encoding.ids:
+                ids = np.array(encoding.ids)
+                rows = self._rows.take(ids, axis=0).astype(np.float32)
+                np.dot(self._factors.take(ids), rows, out=sums[row])
         return _unit(sums)
 
 
@@ -153,7 +155,7 @@ class TransformerEncoder:
 
 
 def _unit(rows: Vectors) -> Vectors:
-    lengths: Vectors = np.sqrt(np.einsum("ij,ij->i", rows, rows))
+    lengths: Vectors = np.sqrt(np.vecdot(rows, rows))
     lengths[lengths == 0] = 1.0
     unit: Vectors = rows / lengths[:, None]
     return unit

@@ -2,6 +2,7 @@
 
 import gzip
 import hashlib
+import itertools
 import json
 import re
 import struct
@@ -14,6 +15,9 @@ from assistant.fold import simplify
 
 HELD_OUT_SOURCE = "MicrosoftDocs/customer-insights-pr.zh-cn"
 """A document source kept out of training: English questions onto its Chinese passages."""
+
+ALIGNED = ("sent_align", "head_align", "ui_align")
+"""Kinds of pairs that are translations of one another, sentence by sentence."""
 
 OWN = Path(__file__).parent / "training_data"
 EVALUATION_KEYS = OWN / "evaluation_keys.bin"
@@ -106,6 +110,22 @@ def training_pairs(training: Path, forbidden: set[int]) -> Iterator[Pair]:
             pair = Pair(str(row["a"]), str(row["p"]), str(row["kind"]), str(row["src"]))
             if pair.source != HELD_OUT_SOURCE and not clashes(pair, forbidden):
                 yield pair
+
+
+def pivot_pairs(pairs: Iterable[Pair]) -> Iterator[Pair]:
+    """Yield Chinese paraphrases: neighbours among the translations of one English text.
+
+    Most are one sentence as it is put on the mainland and on Taiwan.
+    """
+    meanings: dict[str, list[str]] = {}
+    for pair in pairs:
+        if pair.kind in ALIGNED:
+            english, chinese = sorted((pair.anchor, pair.positive), key=lambda text: text > "一")
+            meanings.setdefault(key(english), []).append(chinese)
+    for texts in meanings.values():
+        apart = list({key(text): text for text in texts}.values())
+        for one, other in itertools.pairwise(apart):
+            yield Pair(one, other, "pivot", "pivot")
 
 
 def clashes(pair: Pair, forbidden: set[int]) -> bool:

@@ -11,6 +11,7 @@ number alone, so a run that was cut short goes on with --resume as if it had not
 
 import argparse
 import hashlib
+import itertools
 import json
 import os
 import sys
@@ -36,10 +37,12 @@ from embedder_batches import (
     read_asked,
 )
 from embedder_data import (
+    ALIGNED,
     OWN,
     Intent,
     evaluation_keys,
     own_folders,
+    pivot_pairs,
     read_groups,
     read_intents,
     read_paraphrases,
@@ -59,10 +62,16 @@ REPOSITORY = Path(__file__).resolve().parent.parent
 TRAINING = REPOSITORY.parent / "shared" / "training"
 WORK = REPOSITORY / ".scratch" / "embedder"
 OWN_WEIGHT = 10
-"""How often a word of our own texts counts in the vocabulary."""
-ALIGNED = ("sent_align", "head_align", "ui_align")
+"""How often a word of the support intents counts in the vocabulary."""
 CROPPED = ("head2para", "q2para", "title2desc", "enhead2zhpara")
-REPEATS = {"q2para": 2.0, "q2para_native": 2.0, "ui_align": 2.0}
+REPEATS = {
+    "q2para": 4.0,
+    "q2para_native": 8.0,
+    "ui_align": 12.0,
+    "pivot": 16.0,
+    "sent_align": 0.7,
+}
+"""How much more, or less, than its share of the pairs a kind is drawn."""
 
 Options = argparse.Namespace
 Step = tuple[str, Numbers]
@@ -77,10 +86,9 @@ class Own:
     paraphrases: list[Intent]
     words: list[Intent]
 
-    def texts(self) -> list[str]:
-        """Return every text but near misses."""
-        everything = (*self.intents, *self.paraphrases, *self.words)
-        return [text for one in everything for text in (*one.passages, *one.questions)]
+    def intent_texts(self) -> list[str]:
+        """Return passages and questions of the support intents."""
+        return [text for one in self.intents for text in (*one.passages, *one.questions)]
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,9 +114,9 @@ def read_own(folder: Path, forbidden: set[int], held_out_too: bool) -> Own:
 
 
 def vocabulary(options: Options, own: Own, forbidden: set[int]) -> Tokenizer:
-    """Return the tokenizer over the words of a share of the pairs and of our own texts."""
+    """Return the tokenizer over the words of a share of the pairs and of the support intents."""
     chinese, english = counted(options, forbidden)
-    for counter, extra in zip((chinese, english), count(own.texts()), strict=True):
+    for counter, extra in zip((chinese, english), count(own.intent_texts()), strict=True):
         counter.update({word: OWN_WEIGHT * n for word, n in extra.items()})
     shape = Shape(
         options.pieces, options.characters, options.fragments, options.chinese, options.general
@@ -135,8 +143,9 @@ def _drawn(options: Options, random: np.random.Generator) -> bool:
 def tokenised(options: Options, made: Tokenizer, own: Own, forbidden: set[int]) -> Data:
     """Tokenise pairs and our own texts."""
     texts = Texts(made)
-    source = training_pairs(options.training, forbidden)
-    pairs = kept_pairs(source, texts, options.longest, options.work, "train")
+    aligned = training_pairs(options.training, forbidden)
+    source = itertools.chain(training_pairs(options.training, forbidden), pivot_pairs(aligned))
+    pairs = kept_pairs(source, texts, options.longest, options.work, "train, pivot")
     asked = [
         read_asked(part, texts, options.longest)
         for part in (own.intents, own.paraphrases, own.words)
@@ -289,12 +298,12 @@ def parser() -> argparse.ArgumentParser:
     add("--synonyms", type=float, default=0.3, help="pull of pieces with the same translations")
     add("--noise", type=float, default=0.5, help="own direction of a piece that has translations")
     add("--batch", type=int, default=2048, help="pairs in a batch")
-    add("--asked", type=int, default=4096, help="intents or groups in a batch, at most")
-    add("--share", type=float, default=0.04, help="share of the pairs that is used")
-    add("--crop-batches", type=int, default=30)
-    add("--intent-batches", type=int, default=20)
-    add("--paraphrase-batches", type=int, default=80)
-    add("--word-batches", type=int, default=25)
+    add("--asked", type=int, default=2000, help="intents or groups in a batch, at most")
+    add("--share", type=float, default=0.06, help="share of the pairs that is used")
+    add("--crop-batches", type=int, default=40)
+    add("--intent-batches", type=int, default=30)
+    add("--paraphrase-batches", type=int, default=120)
+    add("--word-batches", type=int, default=30)
     add("--passages", type=float, default=0.5, help="question to passage in intent batches")
     add("--paraphrase-passages", type=float, default=0.15, help="the same in paraphrase batches")
     add("--rate", type=float, default=0.06, help="highest step against the length of a row")
