@@ -486,7 +486,7 @@ def test_a_rebuild_is_picked_up_and_every_answer_is_of_one_generation(hostile, e
     threads = [threading.Thread(target=keep_asking) for _ in range(3)]
     for thread in threads:
         thread.start()
-    for number in range(1, 5):
+    for number in range(1, 3):
         text = HOSTILE.replace("版本0号", f"版本{number}号")
         (folder / "corpus" / "h.md").write_text(text, "utf-8")
         build(settings, encoder)
@@ -496,7 +496,7 @@ def test_a_rebuild_is_picked_up_and_every_answer_is_of_one_generation(hostile, e
     assert len(seen) > 10
     assert {len(one) for one in seen} == {1}
     with hostile.client as client:
-        assert versions(asked(client, "彩虹独角兽住在哪里")) == {"4"}
+        assert versions(asked(client, "彩虹独角兽住在哪里")) == {"2"}
     assert "Traceback" not in hostile.log.read_text()
 
 
@@ -513,7 +513,7 @@ def test_a_broken_index_leaves_the_last_good_one_serving_and_tells_the_log(hosti
             path.write_bytes(data[:-1])
         (index / "CURRENT").write_text((index / "CURRENT").read_text())
         with hostile.client as client:
-            assert versions(asked(client, "彩虹独角兽住在哪里")) == {"4"}
+            assert versions(asked(client, "彩虹独角兽住在哪里")) == {"2"}
         assert "vectors.faiss" in hostile.log.read_text()
     finally:
         for path, data in whole.items():

@@ -11,16 +11,15 @@ from pathlib import Path
 _WATCHED = "GRADIO_WATCH_DIRS"  # set by `gradio app.py` for the program it runs
 _SUFFIXES = {".py", ".css", ".js", ".toml"}
 _SKIPPED = {".venv", ".git", "node_modules", "__pycache__"}
-_PACKAGE = Path(__file__).parent.parent
 _LOOK_EVERY = 0.5
 _log = logging.getLogger(__name__)
 
 
 def restart_on_change() -> None:
-    """Begin to watch the folders that `gradio` names, and this package; do nothing without it."""
+    """Begin to watch the folders that `gradio` names, app.py's own; do nothing without it."""
     if named := os.environ.get(_WATCHED):
-        folders = {_PACKAGE, *(Path(name) for name in named.split(","))}
-        threading.Thread(target=_watch, args=(sorted(folders),), daemon=True).start()
+        folders = [Path(name) for name in named.split(",")]
+        threading.Thread(target=_watch, args=(folders,), daemon=True).start()
 
 
 def _watch(folders: list[Path]) -> None:
