@@ -6,7 +6,7 @@ from functools import lru_cache
 from typing import Literal
 
 from assistant.fold import fold, terms
-from assistant.records import Chunk, Hit, Quote, Ranking, Verdict
+from assistant.records import Chunk, Hit, Quote, Ranking, Reason, Verdict
 from assistant.search import Index
 
 Language = Literal["zh", "en"]
@@ -15,6 +15,7 @@ _HAN = re.compile(r"[\u3400-\u9fff]")
 _WORTH_SHOWING = 0.75  # of the best passage's score; weaker ones would only distract
 _WORTH_MARKING = 0.85  # of the best sentence's score
 _MOST_MARKS = 3
+_RIVAL = 0.06  # of ranking score
 _WORD_SHARE = 0.3  # what shared words add to a sentence's cosine
 
 _MESSAGES: dict[Verdict, dict[Language, str]] = {
@@ -48,6 +49,21 @@ def decide(confidence: float, answered_cut: float, refused_cut: float) -> Verdic
     if confidence >= answered_cut:
         return "answered"
     return "uncertain" if confidence >= refused_cut else "unanswered"
+
+
+def reason_for(verdict: Verdict, ranking: Ranking) -> Reason:
+    """Return why an answer that is not sure is handed over."""
+    if verdict == "unanswered":
+        return "out_of_guide"
+    return "ambiguous" if len(rivals(ranking)) > 1 else "low_confidence"
+
+
+def rivals(ranking: Ranking) -> tuple[Hit, ...]:
+    """Return the passages, at most three, that answer about as likely as the first does."""
+    if not ranking.hits:
+        return ()
+    least = ranking.hits[0].score - _RIVAL
+    return tuple(hit for hit in ranking.hits[:3] if hit.score >= least)
 
 
 def quote(index: Index, question: str, hit: Hit) -> Quote:

@@ -181,23 +181,19 @@ def cuts(
 ) -> tuple[float, float]:
     """Return the upper and the lower cut.
 
-    The upper is the lowest with at most a share `answered` of wrong ones from it up, counted and
-    expected by the probabilities (a few lucky points must not lower it); the lower is the highest
-    with at most a share `refused` of answerable ones below it.
+    The upper is the lowest with at most a share `answered` of wrong ones from it up, counting one
+    more wrong one than there was (conformal risk control, Angelopoulos et al. 2022: a few lucky
+    points must not lower it); the lower is the highest with at most a share `refused` of answerable
+    ones below it.
     """
     levels = np.unique(p)
-    wrong = [_risk(~right, 1 - p, p >= level) for level in levels]
+    wrong = [((~right[p >= v]).sum() + 1) / ((p >= v).sum() + 1) for v in levels]
     upper = next((float(v) for v, w in zip(levels, wrong, strict=True) if w <= answered), 1.0)
     lost = [_mean(answerable[p < level]) for level in levels]
     lower = next(
         (float(v) for v, w in zip(levels[::-1], lost[::-1], strict=True) if w <= refused), 0.0
     )
     return upper, lower
-
-
-def _risk(wrong: Truths, expected: Floats, chosen: Truths) -> float:
-    """Return the larger of the share that was wrong and the share that is expected to be."""
-    return max(_mean(wrong[chosen]), float(expected[chosen].mean()))
 
 
 def _mean(values: Truths) -> float:

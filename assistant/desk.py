@@ -10,18 +10,19 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from assistant import generations
-from assistant.answer import choose, decide, language_of, message_for
+from assistant.answer import choose, decide, language_of, message_for, reason_for
 from assistant.build import Progress, build, open_generation, require_fit
 from assistant.confidence import Curve
 from assistant.contacts import CONTACTS, Contacts, read_contacts
 from assistant.embed import Encoder, open_encoder
 from assistant.errors import BadInput, IndexUnusable, NoIndex
 from assistant.handoff import Case, case_of, hand_off, lead, steps
-from assistant.records import Answer, Document, Handoff, Hit, Quote, Reason
+from assistant.records import Answer, Document, Handoff, Hit, Quote, Ranking
 from assistant.screen import clean, mask_secrets, screen_question
 from assistant.search import Index
 from assistant.settings import Settings, load_settings
 from assistant.triage import Triage, small_talk_reply, triage
+from assistant.turns import follows, is_short, joined
 
 _log = logging.getLogger(__name__)
 _LONGEST_BEFORE = 500
@@ -141,11 +142,11 @@ class Desk:
         require_fit(generation, self.encoder, self.settings)
 
     def _answer(self, asked: str, started: float, opened: _Open, before: str) -> Answer:
-        ranking = opened.index.search(asked, max(self.settings.top_k, 5))
+        ranking = self._understand(asked, before, opened)
         confidence = opened.curve.probability(ranking)
         verdict = decide(confidence, opened.curve.answered_cut, opened.curve.refused_cut)
         quotes = choose(opened.index, ranking, self.settings.top_k)
-        reason: Reason = "low_confidence" if verdict == "uncertain" else "out_of_guide"
+        reason = reason_for(verdict, ranking)
         language = language_of(asked)
         case = Case(reason, asked, language, quotes, before, opened.id)
         handoff = None if verdict == "answered" else self._handoff(case, opened)
@@ -159,6 +160,16 @@ class Desk:
             generation=opened.id,
             elapsed_ms=(time.perf_counter() - started) * 1000,
         )
+
+    def _understand(self, asked: str, before: str, opened: _Open) -> Ranking:
+        """Rank passages for a question, read with the turn before it when it leans on that."""
+        depth = max(self.settings.top_k, 5)
+        alone = opened.index.search(asked, depth)
+        sure = opened.curve.probability(alone) >= opened.curve.answered_cut
+        if not before or sure or not is_short(asked):
+            return alone
+        together = opened.index.search(joined(before, asked), depth)
+        return together if follows(asked, alone, together) else alone
 
     def _recognised(self, recognised: Triage, asked: str, started: float, before: str) -> Answer:
         """Answer what triage recognised, whatever the confidence and whatever is broken."""

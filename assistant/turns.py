@@ -1,0 +1,50 @@
+"""Understand a short question from the turn before it, without a language model.
+
+A question that leans on the one before ("那邮件呢", "and by phone?", "要钱吗") says little alone;
+looked for together with the turn before it finds a nearer passage. A full question after an
+unrelated one finds a nearer passage alone.
+"""
+
+import re
+
+from assistant.fold import fold
+from assistant.records import Ranking
+
+_HAN = re.compile(r"[\u3400-\u9fff]")
+_WORD = re.compile(r"[a-z0-9']+")
+_LONGEST_HAN, _LONGEST_WORDS = 11, 7
+_NEARER = 0.05  # what the pair of turns must gain in similarity ...
+_LEANING = -0.2  # ... and what it may lose when the words themselves lean on the turn before
+_LEANS = re.compile(
+    r"^(?:那|然后|还有|另外|如果|要是|万一|或者|不然|所以|但|可是|不过|这样|为什么|为啥|真的)|呢\W*$"
+    r"|它|这个|那个|这样|那样|上面|刚才|其中"
+    r"|^(?:and|or|but|so|then|also|what (?:about|if|else)|how (?:about|long|come)|why)\b"
+    r"|\b(?:it|its|that|those|these|them|they|there|ones?|instead|else|too|either)\b"
+)
+_OPENERS = re.compile(
+    r"^(?:那么?|然后|还有|另外|(?:and|or|but|so|then|also|what about|how about)\b)[,，、\s]*"
+    r"|呢?\W*$",
+    re.IGNORECASE,
+)
+
+
+def is_short(question: str) -> bool:
+    """Tell whether a question is short enough to lean on the one before it."""
+    text = fold(question)
+    han, words = len(_HAN.findall(text)), len(_WORD.findall(text))
+    return han + words <= _LONGEST_HAN if han else words <= _LONGEST_WORDS
+
+
+def joined(previous: str, question: str) -> str:
+    """Return what to look for: the turn before, and what the question adds to it."""
+    return f"{previous} {_OPENERS.sub('', question.strip()) or question}"
+
+
+def follows(question: str, alone: Ranking, together: Ranking) -> bool:
+    """Tell whether a short question is to be read with the turn before, by what each way found."""
+    if not together.hits:
+        return False
+    if not alone.hits:
+        return True
+    gain = together.hits[0].similarity - alone.hits[0].similarity
+    return gain > _NEARER or (gain > _LEANING and bool(_LEANS.search(fold(question).strip())))
