@@ -39,11 +39,13 @@ _TLDS = (
     "link|live|pro|wallet|finance|example|test|co|ly|gg|im|la|to|tv|biz|tech|store|win|bid|icu|"
     "work|support|help|chat|pay|money|bank|me|ai|dev|xn--[a-z0-9]{2,20}"
 )
-_IN_LINK = r"[^\s<>\"'`，。！？、；：（）【】《》“”‘’｜|]"
+# A link ends where Chinese begins; other letters stay, so that a look-alike is seen whole.
+_IN_LINK = r"[^\s<>\"'`|“”‘’\u2e80-\u9fff\uff00-\uffef]"
+_LETTER = r"[^\W_\u2e80-\u9fff\uff00-\uffef]"
 _EMAIL = r"(?<![\w.+-])[\w.+-]{1,64}@[\w-]{1,63}(?:\.[\w-]{1,63}){1,4}|\[邮箱\]"
 _LINK = (
-    rf"(?:https?|hxxps?|ftp)[:：]//{_IN_LINK}{{1,400}}|(?<![\w.@-])www\.{_IN_LINK}{{3,400}}|"
-    rf"(?<![\w.@/-])(?:[a-z0-9][a-z0-9-]{{0,62}}\.){{1,4}}(?:{_TLDS})(?![\w-]|\.[a-z0-9])"
+    rf"(?:https?|hxxps?|ftp)[:：]//{_IN_LINK}{{1,400}}|(?<![a-z0-9_.@-])www\.{_IN_LINK}{{3,400}}|"
+    rf"(?<![a-z0-9_.@/-])(?:{_LETTER}(?:{_LETTER}|-){{0,62}}\.){{1,4}}(?:{_TLDS})(?![a-z0-9_-]|\.[a-z0-9])"
     rf"(?:/{_IN_LINK}{{0,300}})?"
 )
 _APPS = (

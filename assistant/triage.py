@@ -83,12 +83,14 @@ def _windows(text: str) -> Iterator[str]:
 
 def features(folded: str) -> set[str]:
     """Return the features of a folded text: clues, pairs of clues, pieces of words."""
+    seen = {
+        group: [name for name, pattern in table.items() if pattern.search(folded)]
+        for group, table in _patterns().items()
+    }
     found = _pieces(_RUN.findall(folded.replace("'", "")))
-    for group in _patterns().values():
-        seen = [name for name, pattern in group.items() if pattern.search(folded)]
-        found.update(f"@{name}" for name in seen)
-        if group is not _patterns()["calm"]:
-            found.update(f"@{a}@{b}" for a, b in itertools.combinations(seen, 2))
+    found.update(f"@{name}" for names in seen.values() for name in names)
+    for group in ("urgent", "human"):
+        found.update(f"@{a}@{b}" for a, b in itertools.combinations(seen[group], 2))
     return found
 
 
