@@ -59,14 +59,20 @@ def merged(syllable: str) -> str:
 
 def spelled(word: str) -> list[str] | None:
     """Return the syllables that small letters spell, the longest first; None when they do not."""
-    if not word:
-        return []
-    for length in range(min(6, len(word)), 0, -1):
-        if word[:length] in _syllables():
-            rest = spelled(word[length:])
-            if rest is not None:
-                return [word[:length], *rest]
-    return None
+    steps = [0] * len(word)  # from each place, the longest syllable after which the rest is spelled
+    for at in range(len(word) - 1, -1, -1):
+        for length in range(min(6, len(word) - at), 0, -1):
+            end = at + length
+            if word[at:end] in _syllables() and (end == len(word) or steps[end]):
+                steps[at] = length
+                break
+    if word and not steps[0]:
+        return None
+    found, at = [], 0
+    while at < len(word):
+        found.append(word[at : at + steps[at]])
+        at += steps[at]
+    return found
 
 
 def count_pairs(texts: Iterable[str]) -> Pairs:
