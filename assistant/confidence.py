@@ -21,18 +21,11 @@ Floats = NDArray[np.float64]
 Truths = NDArray[np.bool_]
 
 _FOLDS = 10
+_QUARTILE = 0.674  # of the normal distribution
 _STRENGTH = 1.0  # inverse of the ridge penalty on standardised signals
 
-SIGNALS = (
-    "passage",
-    "view",
-    "support",
-    "lexical",
-    "coverage",
-    "unknown",
-    "crowd",
-    "spanned",
-)
+SIGNS = {"passage": 1, "support": 1, "coverage": 1, "crowd": -1, "spanned": 1}
+SIGNALS = tuple(SIGNS)
 
 
 def signals(ranking: Ranking) -> tuple[float, ...]:
@@ -40,16 +33,7 @@ def signals(ranking: Ranking) -> tuple[float, ...]:
     if not ranking.hits:
         return (0.0,) * len(SIGNALS)
     first = ranking.hits[0]
-    return (
-        first.passage,
-        first.view,
-        first.support,
-        min(1.0, first.lexical / ranking.weight) if ranking.weight else 0.0,
-        first.coverage,
-        ranking.unknown,
-        ranking.crowd,
-        ranking.spanned,
-    )
+    return (first.passage, first.support, first.coverage, ranking.crowd, ranking.spanned)
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,9 +108,12 @@ def fit_curve(
     nor the reported figures rest on memorised points.
     """
     coefficients, intercept = _regression(points.signals, points.right, points.weight)
-    held_out = cross_fitted(points)
     judged = points.judged
-    p, right, answerable = held_out[judged], points.right[judged], points.answerable[judged]
+    held_out, right = cross_fitted(points)[judged], points.right[judged]
+    slope, shift = _straighten(held_out, right)
+    coefficients, intercept = slope * coefficients, slope * intercept + shift
+    p = _probability(slope * held_out + shift)
+    answerable = points.answerable[judged]
     upper, lower = cuts(p, right, answerable, answered_risk, refused_risk)
     return Curve(
         names=SIGNALS,
@@ -148,7 +135,7 @@ def fit_curve(
 
 
 def cross_fitted(points: Points) -> Floats:
-    """Return for every point its probability by a fit on the other folds."""
+    """Return for every point its log-odds by a fit on the other folds."""
     fold = np.random.default_rng(0).permutation(len(points.right)) % _FOLDS
     held_out = np.zeros(len(points.right))
     for number in range(_FOLDS):
@@ -156,17 +143,53 @@ def cross_fitted(points: Points) -> Floats:
         coefficients, intercept = _regression(
             points.signals[rest], points.right[rest], points.weight[rest]
         )
-        held_out[own] = 1 / (1 + np.exp(-(points.signals[own] @ coefficients + intercept)))
+        held_out[own] = points.signals[own] @ coefficients + intercept
     return held_out
 
 
-def _regression(x: Floats, y: Truths, weight: Floats) -> tuple[Floats, float]:
-    """Fit a weighted logistic regression; its coefficients are those of the raw signals."""
-    from sklearn.linear_model import LogisticRegression
+def _straighten(odds: Floats, right: Truths) -> tuple[float, float]:
+    """Return slope and shift that put cross-fitted log-odds on the diagonal (Platt 1999).
 
+    The ridge penalty and the weights of points that are not judged leave them too flat.
+    """
+    if right.all() or not right.any():
+        return 1.0, 0.0
+    slope, shift = _logistic(odds[:, None], right, np.ones(len(odds)))
+    return max(0.1, float(slope[0])), shift
+
+
+def _probability(odds: Floats) -> Floats:
+    p: Floats = 1 / (1 + np.exp(-np.clip(odds, -500, 500)))
+    return p
+
+
+def _regression(x: Floats, y: Truths, weight: Floats) -> tuple[Floats, float]:
+    """Fit a weighted logistic regression; its coefficients are those of the raw signals.
+
+    A signal whose coefficient comes out with the wrong sign is left out, and the rest fitted again:
+    a better match must never look less certain.
+    """
+    coefficients, used = np.zeros(x.shape[1]), np.ones(x.shape[1], dtype=bool)
     if y.all() or not y.any():  # nothing to tell apart: the base rate, as far as it is known
         rate = (float(y.sum()) + 1) / (len(y) + 2)
-        return np.zeros(x.shape[1]), math.log(rate / (1 - rate))
+        return coefficients, math.log(rate / (1 - rate))
+    signs = np.array(list(SIGNS.values()))
+    while used.any():
+        coefficients[:] = 0.0
+        coefficients[used], intercept = _logistic(x[:, used], y, weight)
+        wrong = coefficients * signs < 0
+        if not wrong.any():
+            return coefficients, intercept
+        used &= ~wrong
+    return np.zeros(x.shape[1]), _logistic(x[:, :0], y, weight)[1]
+
+
+def _logistic(x: Floats, y: Truths, weight: Floats) -> tuple[Floats, float]:
+    from sklearn.linear_model import LogisticRegression
+
+    if not x.shape[1]:
+        rate = float(np.average(y, weights=weight))
+        return np.zeros(0), math.log(rate / (1 - rate))
     mean = np.average(x, axis=0, weights=weight)
     spread = np.sqrt(np.average((x - mean) ** 2, axis=0, weights=weight))
     spread[spread == 0] = 1.0
@@ -181,19 +204,28 @@ def cuts(
 ) -> tuple[float, float]:
     """Return the upper and the lower cut.
 
-    The upper is the lowest with at most a share `answered` of wrong ones from it up, counting one
-    more wrong one than there was (conformal risk control, Angelopoulos et al. 2022: a few lucky
-    points must not lower it); the lower is the highest with at most a share `refused` of answerable
-    ones below it.
+    The upper is the lowest from which on the share of wrong ones is bounded by `answered`, the lower
+    the highest with at most a share `refused` of answerable ones below it.
     """
     levels = np.unique(p)
-    wrong = [((~right[p >= v]).sum() + 1) / ((p >= v).sum() + 1) for v in levels]
+    wrong = [_bound(~right[p >= level]) for level in levels]
     upper = next((float(v) for v, w in zip(levels, wrong, strict=True) if w <= answered), 1.0)
     lost = [_mean(answerable[p < level]) for level in levels]
     lower = next(
         (float(v) for v, w in zip(levels[::-1], lost[::-1], strict=True) if w <= refused), 0.0
     )
     return upper, lower
+
+
+def _bound(wrong: Truths) -> float:
+    """Return what the share of wrong ones stays below three times out of four (Wilson 1927).
+
+    The share that was counted would follow a few lucky points.
+    """
+    n, share, z = len(wrong), float(wrong.mean()), _QUARTILE
+    middle = share + z * z / (2 * n)
+    spread = z * math.sqrt(share * (1 - share) / n + z * z / (4 * n * n))
+    return (middle + spread) / (1 + z * z / n)
 
 
 def _mean(values: Truths) -> float:
