@@ -21,7 +21,6 @@ Floats = NDArray[np.float64]
 Truths = NDArray[np.bool_]
 
 _FOLDS = 10
-_QUARTILE = 0.674  # of the normal distribution
 _STRENGTH = 1.0  # inverse of the ridge penalty on standardised signals
 
 SIGNS = {"passage": 1, "support": 1, "coverage": 1, "crowd": -1, "spanned": 1}
@@ -204,11 +203,11 @@ def cuts(
 ) -> tuple[float, float]:
     """Return the upper and the lower cut.
 
-    The upper is the lowest from which on the share of wrong ones is bounded by `answered`, the lower
-    the highest with at most a share `refused` of answerable ones below it.
+    The upper is the lowest with at most a share `answered` of wrong ones from it up, the lower the
+    highest with at most a share `refused` of answerable ones below it.
     """
     levels = np.unique(p)
-    wrong = [_bound(~right[p >= level]) for level in levels]
+    wrong = [_risk(~right[p >= level]) for level in levels]
     upper = next((float(v) for v, w in zip(levels, wrong, strict=True) if w <= answered), 1.0)
     lost = [_mean(answerable[p < level]) for level in levels]
     lower = next(
@@ -217,15 +216,13 @@ def cuts(
     return upper, lower
 
 
-def _bound(wrong: Truths) -> float:
-    """Return what the share of wrong ones stays below three times out of four (Wilson 1927).
+def _risk(wrong: Truths) -> float:
+    """Return the share of wrong ones, as if there were one more.
 
-    The share that was counted would follow a few lucky points.
+    Then the risk of the next question stays below the bound on average (conformal risk control,
+    Angelopoulos et al. 2022).
     """
-    n, share, z = len(wrong), float(wrong.mean()), _QUARTILE
-    middle = share + z * z / (2 * n)
-    spread = z * math.sqrt(share * (1 - share) / n + z * z / (4 * n * n))
-    return (middle + spread) / (1 + z * z / n)
+    return (int(wrong.sum()) + 1) / (len(wrong) + 1)
 
 
 def _mean(values: Truths) -> float:
