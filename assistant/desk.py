@@ -154,7 +154,7 @@ class Desk:
             question=asked,
             verdict=verdict,
             confidence=confidence,
-            message=message_for(verdict, language),
+            message=(lead(case) if handoff else "") or message_for(verdict, language),
             quotes=quotes,
             handoff=handoff,
             generation=opened.id,

@@ -126,13 +126,16 @@ def case_of(recognised: Triage, question: str, contacts: Contacts) -> Case:
 def steps(case: Case, found: Sequence[Quote], contacts: Contacts, index: Index) -> list[Quote]:
     """Return the quotes of a case: the passages named for its reason first, then those found.
 
-    What was found is left out where it holds a contact that is not on the operator's list: in
-    distress, or looking for the official number, nobody should come upon another one.
+    Passages that hold a contact which is not on the operator's list are left out: in distress, or
+    looking for the official number, nobody should come upon another one. Only the steps in
+    distress are too needful for that; the handoff's message then warns.
     """
     if case.vouch:
         return []
     named = [step.passage for step in contacts.steps if step.reason == case.reason]
     first = [quote for passage in named if (quote := _quoted(index, passage))]
+    if case.reason != "urgent_account_security":
+        first = [quote for quote in first if not unlisted(quote.text, contacts)]
     places = {(quote.path, quote.start): quote for quote in found}
     shown = [places.get((quote.path, quote.start), quote) for quote in first]
     rest = [quote for quote in found if not unlisted(quote.text, contacts)]
@@ -323,7 +326,7 @@ def lead(case: Case) -> str:
     language = case.language
     if case.vouch:
         return _NO_PRAISE[language]
-    if case.reason == "ambiguous":
+    if case.reason == "ambiguous" and len(choices(case.quotes)) > 1:
         return _SEVERAL[language] + ("；" if language == "zh" else "; ").join(choices(case.quotes))
     if case.reason == "contact_check" and case.listed:
         return _ON_THE_LIST[language]

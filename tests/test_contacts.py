@@ -196,6 +196,15 @@ def test_in_distress_a_false_hotline_comes_with_a_warning(poisoned):
     assert answer.handoff.message.startswith("指南原文里的号码、链接或账号不都在")
 
 
+def test_what_is_found_for_a_handoff_names_no_false_hotline(poisoned):
+    """Only the passage that the operator named for distress may hold one, behind a warning."""
+    desk, _, _ = poisoned
+    for question in ("转人工", "human please", "400-888-1234是官方的吗"):
+        assert not any(contacts_shown(quote.text) for quote in desk.ask(question).quotes)
+    for question in ("账号被盗了 转人工 打电话给客服", "my account was hacked, call me by phone"):
+        assert not any(contacts_shown(quote.text) for quote in desk.ask(question).quotes[1:])
+
+
 def test_the_shipped_guide_shows_no_contact_at_all(desk):
     for question in CONTACT_QUESTIONS + OFFICIAL:
         assert contacts_shown(words_of_ours(desk.ask(question))) == []
@@ -230,6 +239,7 @@ def test_a_listed_contact_is_confirmed_and_only_that(listed):
         "400-820-8821是官方的吗",
         "topay.example.evil.com 是官网吗",
         "https://topay.example@evil.com 是真的吗",
+        "https://admin@topay.example 是真的吗",
         "https://evil.com/topay.example 是官网吗",
         "400-820-8820和400-111-2222都是官方的吗",
         "b@topay.example 是你们的邮箱吗",

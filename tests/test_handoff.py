@@ -186,6 +186,7 @@ def test_several_meanings_are_offered_as_the_guides_headings(desk):
         assert choices(quotes) == ("2. 密码找回", "1. 充值不成功")
         assert all(heading in lead(case) for heading in choices(quotes))
         assert handoff.reason == "ambiguous"
+    assert lead(Case("ambiguous", "打不开", "zh", quotes[:1])) == ""
 
 
 # --- Channels -------------------------------------------------------------------------------------
