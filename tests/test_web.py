@@ -252,9 +252,10 @@ def test_only_known_hosts_are_answered(client, path):
         assert client.get(path, headers={"Host": host}).status_code == 400
 
 
-def test_two_hosts_are_no_host(server):
-    answer = raw(server, "GET / HTTP/1.1", "Host: 127.0.0.1", "Host: evil.example")
-    assert b" 400 " in answer.split(b"\r\n", 1)[0]
+def test_two_hosts_are_no_host():
+    headers = [(b"host", b"evil.example"), (b"host", b"127.0.0.1")]
+    assert guarded(Settings(), headers) == 400
+    assert guarded(Settings(), []) == 400
 
 
 @pytest.mark.parametrize(
@@ -294,6 +295,12 @@ def test_other_origins_are_refused(client, origin):
 )
 def test_hosts_and_origins_follow_the_settings(settings, host, origin, status):
     """An address cannot be rebound and a name can, so a served-everywhere page takes addresses."""
+    headers = [(b"host", host.encode()), *([(b"origin", origin.encode())] if origin else [])]
+    assert guarded(Settings(**settings), headers) == status
+
+
+def guarded(settings, headers):
+    """Return the status that an application behind the guard answers with."""
     sent = []
 
     async def application(scope, receive, send):
@@ -305,10 +312,9 @@ def test_hosts_and_origins_follow_the_settings(settings, host, origin, status):
     async def send(message):
         sent.append(message)
 
-    headers = [(b"host", host.encode()), *([(b"origin", origin.encode())] if origin else [])]
     scope = {"type": "http", "method": "GET", "path": "/", "headers": headers}
-    asyncio.run(Guard(application, Settings(**settings))(scope, receive, send))
-    assert sent[0]["status"] == status
+    asyncio.run(Guard(application, settings)(scope, receive, send))
+    return sent[0]["status"]
 
 
 def test_our_own_origin_is_taken(client, server):
