@@ -6,7 +6,7 @@ import itertools
 import json
 import re
 import struct
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -103,9 +103,12 @@ def sts_rows(path: Path) -> Iterator[tuple[str, str, float]]:
             yield a, b, float(score)
 
 
-def training_pairs(training: Path, forbidden: set[int]) -> Iterator[Pair]:
-    """Yield the aligned pairs of `train/` but the held-out source and evaluation texts."""
-    for path in sorted((training / "train").glob("*.jsonl.gz")):
+def training_pairs(
+    training: Path, forbidden: set[int], kinds: Collection[str] = ("*",)
+) -> Iterator[Pair]:
+    """Yield the pairs of `train/` but the held-out source and evaluation texts, kind by kind."""
+    paths = (path for kind in kinds for path in (training / "train").glob(f"{kind}.jsonl.gz"))
+    for path in sorted(paths):
         for row in lines(path):
             pair = Pair(str(row["a"]), str(row["p"]), str(row["kind"]), str(row["src"]))
             if pair.source != HELD_OUT_SOURCE and not clashes(pair, forbidden):
@@ -113,15 +116,14 @@ def training_pairs(training: Path, forbidden: set[int]) -> Iterator[Pair]:
 
 
 def pivot_pairs(pairs: Iterable[Pair]) -> Iterator[Pair]:
-    """Yield Chinese paraphrases: neighbours among the translations of one English text.
+    """Yield paraphrases, nearly all Chinese, from aligned pairs: translations of one text.
 
     Most are one sentence as it is put on the mainland and on Taiwan.
     """
     meanings: dict[str, list[str]] = {}
     for pair in pairs:
-        if pair.kind in ALIGNED:
-            english, chinese = sorted((pair.anchor, pair.positive), key=lambda text: text > "一")
-            meanings.setdefault(key(english), []).append(chinese)
+        english, chinese = sorted((pair.anchor, pair.positive), key=lambda text: text > "一")
+        meanings.setdefault(key(english), []).append(chinese)
     for texts in meanings.values():
         apart = list({key(text): text for text in texts}.values())
         for one, other in itertools.pairwise(apart):

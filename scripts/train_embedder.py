@@ -143,7 +143,7 @@ def _drawn(options: Options, random: np.random.Generator) -> bool:
 def tokenised(options: Options, made: Tokenizer, own: Own, forbidden: set[int]) -> Data:
     """Tokenise pairs and our own texts."""
     texts = Texts(made)
-    aligned = training_pairs(options.training, forbidden)
+    aligned = training_pairs(options.training, forbidden, ALIGNED)
     source = itertools.chain(training_pairs(options.training, forbidden), pivot_pairs(aligned))
     pairs = kept_pairs(source, texts, options.longest, options.work, "train, pivot")
     asked = [

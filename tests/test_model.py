@@ -1,0 +1,114 @@
+"""The shipped model: whole, small, documented, packaged, and good at what its card claims."""
+
+import hashlib
+import json
+import re
+import sys
+
+import numpy as np
+import pytest
+from conftest import REPOSITORY, SHARED
+from setuptools import Distribution
+from setuptools.command.build_py import build_py
+
+sys.path.insert(0, str(REPOSITORY / "scripts"))
+
+import evaluate_embedder
+
+from assistant.settings import SHIPPED_MODEL
+
+CARD = (SHIPPED_MODEL / "README.md").read_text("utf-8")
+FIGURES = json.loads(SHIPPED_MODEL.with_suffix(".evaluation.json").read_text("utf-8"))
+
+
+def test_the_checksums_cover_every_file_that_is_loaded():
+    lines = (SHIPPED_MODEL / "SHA256SUMS").read_text().splitlines()
+    listed = {name: digest for digest, name in (line.split("  ") for line in lines)}
+    loaded = {
+        str(path.relative_to(SHIPPED_MODEL))
+        for path in SHIPPED_MODEL.rglob("*")
+        if path.suffix in {".json", ".safetensors"}
+    }
+    assert set(listed) == loaded
+    for name, digest in listed.items():
+        assert hashlib.sha256((SHIPPED_MODEL / name).read_bytes()).hexdigest() == digest, name
+
+
+def test_the_folder_is_at_most_25_megabytes():
+    assert sum(p.stat().st_size for p in SHIPPED_MODEL.rglob("*") if p.is_file()) <= 25_000_000
+
+
+def test_padding_and_unknown_tokens_weigh_nothing(encoder):
+    """Or texts with unknown characters would drown in them."""
+    plain = encoder.encode_queries(["退款多久到账"])
+    assert np.array_equal(plain, encoder.encode_queries(["☃退款☃☃多久到账☃"]))
+
+
+MEANT = [
+    ("钱充进去了余额没变", "充值没有到账怎么处理", "如何修改登录密码"),
+    ("How do I reset my password?", "忘记密码后怎样重新设置", "怎样联系人工客服"),
+    ("客服專線幾號", "客服电话是多少", "提现手续费是多少"),
+    ("花呗怎么关掉", "如何关闭花呗", "花呗额度怎么提升"),
+    ("一名男子在弹吉他", "有个男人正在弹奏吉他", "一个女人在切洋葱"),
+    ("手机充不进电咋办", "手机无法充电是什么原因", "手机屏幕多少钱"),
+]
+
+
+@pytest.mark.parametrize(("asked", "same", "other"), MEANT)
+def test_the_same_meaning_is_nearer_than_another(encoder, asked, same, other):
+    query, near, far = encoder.encode_queries([asked, same, other])
+    assert query @ near > query @ far + 0.1
+
+
+SHOWN = {
+    "AFQMC similarity": "sts/afqmc_validation",
+    "LCQMC similarity": "sts/lcqmc_test",
+    "STS-B test": "sts/stsb_test",
+    "CMRC2018 MRR@10": "cmrc2018_dev/mrr@10",
+    "DRCD MRR@10": "drcd_test/mrr@10",
+    "AFQMC retrieval MRR@10": "afqmc_dev/mrr@10",
+    "BQ retrieval MRR@10": "bq_test/mrr@10",
+    "held-out intents, right passage first": "held-out intents/hit@1",
+    "held-out intents, in the first five": "held-out intents/hit@5",
+    "English to Chinese, unseen source, recall@5": "en to zh, unseen source/recall@5",
+}
+
+
+@pytest.mark.parametrize("row", SHOWN)
+def test_every_figure_of_the_card_is_that_of_the_evaluation(row):
+    (shown,) = re.findall(rf"^\| {re.escape(row)} \| \*\*([\d.]+)\*\* \|", CARD, re.MULTILINE)
+    places = len(shown.partition(".")[2])
+    assert f"{FIGURES[SHOWN[row]]:.{places}f}" == shown
+
+
+if (SHARED / "training").is_dir():  # the evaluation sets are not part of the repository
+
+    def test_the_evaluation_is_that_of_the_shipped_model(encoder):
+        folder = SHARED / "training" / "eval"
+        for name in ("afqmc_validation", "stsb_test"):
+            seen = evaluate_embedder.similarity(encoder, folder / "sts" / f"{name}.tsv.gz")
+            assert seen == pytest.approx(FIGURES[f"sts/{name}"], abs=0.01)
+        seen = evaluate_embedder.retrieval(encoder, folder / "cmrc2018_dev")["mrr@10"]
+        assert seen == pytest.approx(FIGURES["cmrc2018_dev/mrr@10"], abs=1e-4)
+
+
+def test_the_package_holds_the_model_and_the_other_data(monkeypatch):
+    """What setuptools would put into the wheel, read from pyproject.toml."""
+    monkeypatch.chdir(REPOSITORY)
+    distribution = Distribution()
+    distribution.parse_config_files()
+    command = build_py(distribution)
+    command.finalize_options()
+    packed = {
+        path
+        for _, source, _, names in command.data_files
+        for path in (f"{source}/{n}" for n in names)
+    }
+    for folder in ("models", "data", "web/static"):
+        held = {
+            str(path.relative_to(REPOSITORY))
+            for path in (REPOSITORY / "assistant" / folder).rglob("*")
+            if path.is_file()
+        }
+        assert held
+        assert held <= packed
