@@ -10,6 +10,7 @@ import yaml
 from conftest import REPOSITORY
 
 from assistant.answer import message_for
+from assistant.cli import main
 from assistant.contacts import Contacts, OperatorChannel, OperatorItem, read_contacts
 from assistant.desk import Desk
 from assistant.errors import BadInput
@@ -128,6 +129,19 @@ def test_without_an_index_the_card_still_comes():
     assert hand_off_without_index("我的号被盗了", Contacts(), 2000).handoff.channels == ()
     with pytest.raises(BadInput):
         hand_off_without_index("???", contacts, 2000)
+
+
+def test_the_command_line_shows_the_card_when_no_index_opens(tmp_path, capsys):
+    index = tmp_path / "index"
+    (index / "generations" / "000001-00000000").mkdir(parents=True)
+    (index / "CURRENT").write_text("damaged", "utf-8")
+    places = ["--corpus", str(REPOSITORY / "corpus"), "--index", str(index)]
+    assert main(["ask", "我的账号被盗了", "--json", *places]) == 3
+    answer = json.loads(capsys.readouterr().out)
+    assert answer["handoff"]["reason"] == "urgent_account_security"
+    assert len(answer["handoff"]["channels"]) == 3
+    assert main(["ask", "充值没到账怎么办", *places]) == 3
+    assert capsys.readouterr().out == ""
 
 
 def test_with_the_index_gone_while_serving_all_goes_on(guide, encoder, tmp_path):
