@@ -18,6 +18,8 @@ from assistant.fold import fold, terms
 _HEAP_BYTES = 256 * 2**20
 _TERMS = "terms"
 _ROW = "row"
+# From so many rows on, a term that more than this share of them has costs more than it tells.
+_LARGE, _COMMON = 50_000, 0.05
 
 
 def _schema() -> tantivy.Schema:
@@ -77,6 +79,15 @@ class Lexical:
         if len(self._idf) < 100_000:
             self._idf[term] = weight
         return weight
+
+    def telling(self, query_terms: Iterable[str]) -> list[str]:
+        """Return the terms to look for: in a large index not the common ones, unless all are."""
+        wanted = list(query_terms)
+        if len(self) < _LARGE:
+            return wanted
+        common = _COMMON * len(self)
+        rare = [term for term in wanted if self._searcher.doc_freq(_TERMS, term) <= common]
+        return rare or wanted
 
     def known(self, term: str) -> bool:
         """Tell whether any row has the term."""

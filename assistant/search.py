@@ -8,7 +8,6 @@ whole-passage view first. Lengths and ids are checked on every open.
 import math
 import mmap
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, TypeVar
@@ -30,6 +29,8 @@ DOCUMENTS, CHUNKS, VIEWS = "documents.jsonl", "chunks.jsonl", "views.jsonl"
 VECTORS, LEXICAL, ROWS = "vectors.faiss", "lexical", "rows.i32"
 BACKGROUND, PAIRS = "background.faiss", "pairs.json"
 _POOL = 128
+_EVERY_VIEW = 100_000  # views up to which each may nominate its passage; above, no sentence does
+_DECODED = 10_000  # views up to which their vectors are kept as they are compared
 _KINDS = ("passage", "sentence", "variant")
 _SENTENCE = _KINDS.index("sentence")
 _SUPPORT = 3
@@ -62,6 +63,13 @@ class Index:
         self._sounds = Sounds(_read_pairs(folder / PAIRS))
         self._check()
         self._first = np.searchsorted(self._rows[:, 0], np.arange(len(self._chunks) + 1))
+        count = len(self._rows)
+        self._nominators = (
+            self._store
+            if count <= _EVERY_VIEW
+            else self._store.only(np.flatnonzero(self._rows[:, 1] != _SENTENCE))
+        )
+        self._decoded = self._store.vectors(range(count)) if count <= _DECODED else None
         self._words = lru_cache(maxsize=20_000)(self._read_words)
         self._chunk = lru_cache(maxsize=20_000)(self._read_chunk)
         self._paths: dict[str, int] | None = None
@@ -126,20 +134,20 @@ class Index:
         sound = self._sounds.correct(folded, self._lexical.known)
         question = question if sound == folded else sound
         query = self._encoder.encode_queries([question])[0]
-        words = list(dict.fromkeys(terms(sound)))
+        words = self._lexical.telling(dict.fromkeys(terms(sound)))
         weights = {word: self._lexical.idf(word) for word in words}
         weight = sum(weights.values())
         dense = self._dense(query, top_k, hidden)
         lexical = self._by_words(words, top_k, hidden)
         rows = np.union1d(dense[0], lexical[0])
-        hits = self._fuse(query, rows, lexical, weights, top_k, hidden)
+        hits, spanned = self._fuse(query, rows, lexical, weights, top_k, hidden)
         return Ranking(
             query=question,
             hits=hits,
             weight=weight,
             unknown=_share((w for t, w in weights.items() if not self._lexical.known(t)), weight),
             crowd=self._crowd(query, unlike),
-            spanned=self._spanned(query, hits, hidden),
+            spanned=spanned,
         )
 
     def sentences(self, question: str, hit: Hit) -> list[tuple[int, int, float]]:
@@ -147,7 +155,7 @@ class Index:
         begin, end = self._span(hit.row)
         rows = begin + np.flatnonzero(self._rows[begin:end, 1] == _SENTENCE)
         query = self._encoder.encode_queries([question])[0]
-        scores = np.vecdot(self._store.vectors(rows), query)
+        scores = np.vecdot(self._vectors(rows), query)
         return [
             (int(start), int(stop), float(score))
             for (start, stop), score in zip(self._rows[rows, 2:], scores, strict=True)
@@ -157,7 +165,7 @@ class Index:
         """Return the best cosine of each passage that has a view among the nearest."""
         if not query.any():
             return _NOTHING
-        scores, rows = self._store.search(query[None], _POOL + 8 * top_k + len(hidden))
+        scores, rows = self._nominators.search(query[None], _POOL + 8 * top_k + len(hidden))
         return self._best_by_passage(rows[0], scores[0], hidden)
 
     def _by_words(self, words: list[str], top_k: int, hidden: frozenset[int]) -> Best:
@@ -185,19 +193,6 @@ class Index:
         kept = rows[0] != (-1 if unlike is None else unlike)
         return float(scores[0][kept][:_CROWD].sum() / _CROWD)
 
-    def _spanned(self, query: Vectors, hits: tuple[Hit, ...], hidden: frozenset[int]) -> float:
-        """Return how much of the query the best views of the first passage span together, 0..1."""
-        if not hits:
-            return 0.0
-        begin, end = self._span(hits[0].row)
-        views = np.array([row for row in range(begin, end) if row not in hidden], np.int64)
-        vectors = self._store.vectors(views)
-        cosines: Vectors = np.vecdot(vectors, query)  # `@` wakes a team of threads
-        best = np.argsort(-cosines, kind="stable")[:_SPANNING]
-        near, wanted = vectors[best], cosines[best].astype(np.float64)
-        gram = (near @ near.T).astype(np.float64) + _RIDGE * np.eye(len(best))
-        return math.sqrt(max(0.0, float(wanted @ np.linalg.solve(gram, wanted))))
-
     def _fuse(
         self,
         query: Vectors,
@@ -206,14 +201,18 @@ class Index:
         weights: dict[str, float],
         top_k: int,
         hidden: frozenset[int],
-    ) -> tuple[Hit, ...]:
-        """Score the candidate passages exactly on all their views and keep the best `top_k`."""
+    ) -> tuple[tuple[Hit, ...], float]:
+        """Score the candidate passages exactly on all their views and keep the best `top_k`.
+
+        Returns them with how much of the query the first one's views span.
+        """
         if not len(rows):
-            return ()
+            return (), 0.0
         sizes = self._first[rows + 1] - self._first[rows]
         starts = np.cumsum(sizes) - sizes
         members = np.repeat(self._first[rows] - starts, sizes) + np.arange(sizes.sum())
-        cosines: Vectors = np.vecdot(self._store.vectors(members), query)
+        vectors = self._vectors(members)
+        cosines: Vectors = np.vecdot(vectors, query)  # `@` would wake a team of threads
         if hidden:
             cosines[np.isin(members, list(hidden))] = -1.0
         best, support = pool(cosines, starts)
@@ -223,7 +222,8 @@ class Index:
         passage = cosines[starts]
         score = fuse(passage, view, support, raw, sum(weights.values()), self._settings)
         order = np.lexsort((rows, -score))[:top_k]
-        return tuple(
+        first = slice(starts[order[0]], starts[order[0]] + sizes[order[0]])
+        hits = tuple(
             Hit(
                 chunk=self.chunk(int(rows[i])),
                 row=int(rows[i]),
@@ -237,6 +237,7 @@ class Index:
             )
             for i in order.tolist()
         )
+        return hits, span(vectors[first], cosines[first])
 
     def _coverage(self, row: int, weights: dict[str, float]) -> float:
         words = self._words(row)
@@ -248,6 +249,9 @@ class Index:
     def _read_words(self, row: int) -> frozenset[str]:
         texts = (view.text for view in self.views(row) if view.kind != "sentence")
         return frozenset(term for text in texts for term in terms(fold(text)))
+
+    def _vectors(self, views: NDArray[np.int64]) -> Vectors:
+        return self._store.vectors(views) if self._decoded is None else self._decoded[views]
 
     def _span(self, row: int) -> tuple[int, int]:
         return int(self._first[row]), int(self._first[row + 1])
@@ -293,6 +297,19 @@ def pool(cosines: Vectors, starts: NDArray[np.int64]) -> tuple[NDArray[np.int64]
     return order[starts], support.astype(np.float32)
 
 
+def span(vectors: Vectors, cosines: Vectors) -> float:
+    """Return the length of a unit query's projection on the five nearest of some vectors, 0..1.
+
+    `cosines` are theirs with the query; -1 marks what is hidden. A question that mixes two ways of
+    asking is near neither of them, but lies between.
+    """
+    order = np.argsort(-cosines, kind="stable")[:_SPANNING]
+    best = order[cosines[order] > -1]
+    near, wanted = vectors[best], cosines[best].astype(np.float64)
+    gram = (near @ near.T).astype(np.float64) + _RIDGE * np.eye(len(best))
+    return math.sqrt(max(0.0, float(wanted @ np.linalg.solve(gram, wanted))))
+
+
 def fuse(
     passage: Vectors,
     view: Vectors,
@@ -304,9 +321,9 @@ def fuse(
     """Join the signals into one ranking score.
 
     The cosine of the whole passage is mixed with those of its best view and of its three best; BM25
-    is added as a share
-    of the query's own weight, so that the few stray words which a foreign-language question shares
-    with a passage stay small (dividing by the best score would blow them up).
+    is added as a share of the query's own weight, so that the few stray words which a
+    foreign-language question shares with a passage stay small (dividing by the best score would
+    blow them up).
     """
     share = settings.passage_weight
     mixed: Vectors = share * passage + (1 - share) * 0.5 * (view + support)
@@ -374,7 +391,7 @@ class _Lines(Sequence[bytes]):
 def _write_lines(path: Path, records: Iterable[Record]) -> None:
     with path.open("wb") as file:
         for record in records:
-            file.write(orjson.dumps(asdict(record), option=orjson.OPT_APPEND_NEWLINE))
+            file.write(orjson.dumps(record, option=orjson.OPT_APPEND_NEWLINE))
 
 
 def _read_rows(path: Path) -> NDArray[np.int32]:

@@ -1,13 +1,15 @@
 """Write for a terminal: progress, reports, hits and answers as plain text."""
 
 import sys
+from collections.abc import Sequence
 
 from assistant.answer import language_of
 from assistant.build import Report
-from assistant.records import Answer, Handoff, Hit, Quote
+from assistant.records import Answer, Handoff, Hit, Quote, Skipped
 from assistant.screen import clean
 
 _BAR = 40
+_MOST_LISTED = 40
 
 
 def safe(text: str) -> str:
@@ -52,9 +54,16 @@ def report_text(report: Report) -> str:
         f"   ({report.reused:,} reused, {report.encoded:,} encoded)",
         f"  skipped      {len(report.skipped):>8,}",
     ]
-    lines += [f"    {safe(one.path)}: {safe(one.reason)}" for one in report.skipped]
-    lines += [f"  look at {safe(one.path)}: {safe(one.reason)}" for one in report.warnings]
+    lines += [f"    {one}" for one in _listed(report.skipped)]
+    lines += [f"  look at {one}" for one in _listed(report.warnings)]
     return "\n".join(lines)
+
+
+def _listed(files: Sequence[Skipped]) -> list[str]:
+    lines = [safe(f"{one.path}: {one.reason}") for one in files[:_MOST_LISTED]]
+    if more := len(files) - len(lines):
+        lines.append(f"{more:,} more files; all of them: assistant doctor")
+    return lines
 
 
 def hit_text(number: int, hit: Hit) -> str:

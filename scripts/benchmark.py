@@ -29,7 +29,7 @@ from assistant.fold import fold, terms
 from assistant.lexical import Lexical
 from assistant.questions import read_questions
 from assistant.records import View
-from assistant.search import LEXICAL, VECTORS, Index, fuse
+from assistant.search import LEXICAL, VECTORS, Index, fuse, pool
 from assistant.settings import Settings
 from assistant.store import FaissStore
 from assistant.terminal import Progress
@@ -239,8 +239,9 @@ def exact(
         raw[row] = score
     starts = np.flatnonzero([view.kind == "passage" for view in views])
     weight = sum(map(words.idf, asked))
-    best, lexical = np.maximum.reduceat(cosines, starts), np.maximum.reduceat(raw, starts)
-    score = fuse(cosines[starts], best, lexical, weight, settings)
+    lexical = np.maximum.reduceat(raw, starts)
+    best, support = pool(cosines, starts)
+    score = fuse(cosines[starts], cosines[best], support, lexical, weight, settings)
     return set(np.lexsort((np.arange(len(starts)), -score))[:k].tolist())
 
 

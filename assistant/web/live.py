@@ -1,5 +1,6 @@
 """Serve what was just written: restart when a file changes, under `gradio app.py` alone."""
 
+import ast
 import logging
 import os
 import sys
@@ -39,7 +40,7 @@ def _unfinished(changed: list[str]) -> bool:
     for path in map(Path, changed):
         try:
             if path.suffix == ".py" and path.exists():
-                compile(path.read_bytes(), path, "exec")
+                ast.parse(path.read_bytes(), path)
         except (SyntaxError, ValueError) as error:
             _log.info("%s is not finished: %s", path, error)
             return True
