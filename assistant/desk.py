@@ -22,7 +22,7 @@ from assistant.screen import clean, mask_secrets, screen_question
 from assistant.search import Index
 from assistant.settings import Settings, load_settings
 from assistant.triage import Triage, small_talk_reply, triage
-from assistant.turns import follows, is_short, joined
+from assistant.turns import follows, is_short, joined, read_together
 
 _log = logging.getLogger(__name__)
 _LONGEST_BEFORE = 500
@@ -169,7 +169,9 @@ class Desk:
         if not before or sure or not is_short(asked):
             return alone
         together = opened.index.search(joined(before, asked), depth)
-        return together if follows(asked, alone, together) else alone
+        if not follows(asked, alone, together):
+            return alone
+        return read_together(asked, alone, together)
 
     def _recognised(self, recognised: Triage, asked: str, started: float, before: str) -> Answer:
         """Answer what triage recognised, whatever the confidence and whatever is broken."""

@@ -6,6 +6,7 @@ unrelated one finds a nearer passage alone.
 """
 
 import re
+from dataclasses import replace
 
 from assistant.fold import fold
 from assistant.records import Ranking
@@ -48,3 +49,13 @@ def follows(question: str, alone: Ranking, together: Ranking) -> bool:
         return True
     gain = together.hits[0].similarity - alone.hits[0].similarity
     return gain > _NEARER or (gain > _LEANING and bool(_LEANS.search(fold(question).strip())))
+
+
+def read_together(question: str, alone: Ranking, together: Ranking) -> Ranking:
+    """Return the ranking of both turns; "and X?" changes the subject, so there X counts again."""
+    asked = question.strip()
+    if _OPENERS.sub("", asked) == asked.rstrip("?？!！。. "):
+        return together
+    own = {hit.row: hit.score for hit in alone.hits}
+    hits = sorted(together.hits, key=lambda hit: (-hit.score - own.get(hit.row, 0.0), hit.row))
+    return replace(together, hits=tuple(hits))

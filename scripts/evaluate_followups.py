@@ -15,11 +15,11 @@ from pathlib import Path
 import numpy as np
 
 from assistant.embed import open_encoder
-from assistant.records import Document, Heading
+from assistant.records import Document, Heading, Ranking
 from assistant.search import Index, write_tables
 from assistant.settings import Settings
 from assistant.split import chunks, views
-from assistant.turns import follows, is_short, joined
+from assistant.turns import follows, is_short, joined, read_together
 
 DATA = Path(__file__).parent / "training_data" / "support"
 
@@ -30,9 +30,9 @@ def main() -> int:
     leaning = [p for p in pairs if p not in full]
     with tempfile.TemporaryDirectory() as name:
         index = _index(Path(name) / "intents")
-        ways: dict[str, Callable[[dict[str, str]], str]] = {
-            "second turn alone": lambda p: p["turn2"],
-            "always both turns": lambda p: joined(p["turn1"], p["turn2"]),
+        ways: dict[str, Callable[[dict[str, str]], Ranking]] = {
+            "second turn alone": lambda p: index.search(p["turn2"], 5),
+            "always both turns": lambda p: index.search(joined(p["turn1"], p["turn2"]), 5),
             "as the desk does": lambda p: _understood(index, p),
         }
         print(f"{len(index)} passages; {len(leaning)} follow-ups, {len(full)} full questions")
@@ -43,23 +43,22 @@ def main() -> int:
     return 0
 
 
-def _understood(index: Index, pair: dict[str, str]) -> str:
-    """Return what the desk would look for, an answer that is sure alone left aside."""
+def _understood(index: Index, pair: dict[str, str]) -> Ranking:
+    """Return what the desk would find, an answer that is sure alone left aside."""
     before, asked = pair["turn1"], pair["turn2"]
-    if not is_short(asked):
-        return asked
-    both = joined(before, asked)
-    alone, together = index.search(asked, 5), index.search(both, 5)
-    return both if follows(asked, alone, together) else asked
+    alone, together = index.search(asked, 5), index.search(joined(before, asked), 5)
+    if not is_short(asked) or not follows(asked, alone, together):
+        return alone
+    return read_together(asked, alone, together)
 
 
 def _share(
-    index: Index, pairs: list[dict[str, str]], ask: Callable[[dict[str, str]], str], k: int
+    index: Index, pairs: list[dict[str, str]], find: Callable[[dict[str, str]], Ranking], k: int
 ) -> float:
     right = 0
     for pair in pairs:
         wanted = {hit.row for hit in index.search(pair["resolved"], k).hits}
-        found = index.search(ask(pair), 1).hits
+        found = find(pair).hits
         right += bool(found) and found[0].row in wanted
     return right / len(pairs)
 

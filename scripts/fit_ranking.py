@@ -1,5 +1,5 @@
 #!/usr/bin/env python
-"""Choose the ranking weights: MRR@10 over a grid, on public retrieval sets and the guide's fit part.
+"""Choose the ranking weights: MRR@10 over a grid, on public sets and the guide's fit part.
 
 The public sets (`--sets`: folders with corpus, queries and qrels as .jsonl.gz) are read where they
 lie; nothing of them is stored. The guide is asked its fit questions, and each question variant with

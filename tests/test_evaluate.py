@@ -1,0 +1,230 @@
+"""Metrics are checked by hand and against scikit-learn; an evaluation is the same every time."""
+
+import json
+import math
+import re
+
+import numpy as np
+import pytest
+from fakes import CharacterEncoder
+from hypothesis import given
+from hypothesis import strategies as st
+from sklearn.calibration import calibration_curve
+from sklearn.metrics import brier_score_loss, roc_auc_score
+
+from assistant import generations, report
+from assistant.build import build, open_generation
+from assistant.cli import main
+from assistant.errors import QualityDropped
+from assistant.evaluate import evaluate, figures_of
+from assistant.metrics import (
+    auroc,
+    bootstrap,
+    brier,
+    calibration_error,
+    mean_reciprocal_rank,
+    recall_at,
+    reliability,
+    risk_coverage,
+)
+from assistant.questions import Question, held_out
+from assistant.settings import Settings
+
+scored = st.lists(
+    st.tuples(st.floats(0, 1, width=16), st.booleans()), min_size=2, max_size=60
+).filter(lambda pairs: len({truth for _, truth in pairs}) == 2)
+
+
+def test_ranks_by_hand():
+    ranks = [1, 3, None, 2]
+    assert [recall_at(ranks, k) for k in (1, 2, 3)] == [0.25, 0.5, 0.75]
+    assert mean_reciprocal_rank(ranks) == pytest.approx((1 + 1 / 3 + 0 + 1 / 2) / 4)
+    assert math.isnan(recall_at([], 1))
+    assert math.isnan(mean_reciprocal_rank([]))
+
+
+def test_auroc_by_hand_counts_ties_half():
+    assert auroc([0.9, 0.4, 0.4, 0.1], [True, True, False, False]) == pytest.approx(3.5 / 4)
+    assert math.isnan(auroc([0.5], [True]))
+
+
+def test_calibration_by_hand():
+    scores, right = [0.05, 0.15, 0.95, 0.85, 1.0], [False, True, True, True, False]
+    bars = reliability(scores, right)
+    assert [b.count for b in bars] == [1, 1, 1, 2]
+    assert bars[-1].confidence == pytest.approx(0.975)
+    assert bars[-1].right == 0.5
+    gaps = 0.05 + 0.85 + 0.15 + 2 * 0.475
+    assert calibration_error(scores, right) == pytest.approx(gaps / 5)
+
+
+def test_risk_and_coverage_by_hand_move_ties_together():
+    points = risk_coverage([0.9, 0.7, 0.7, 0.1], [True, False, True, False])
+    assert points == [(0.25, 0.0), (0.75, pytest.approx(1 / 3)), (1.0, 0.5)]
+    assert risk_coverage([], []) == []
+
+
+@given(scored)
+def test_figures_agree_with_scikit_learn(pairs):
+    scores, truth = (list(column) for column in zip(*pairs, strict=True))
+    assert auroc(scores, truth) == pytest.approx(roc_auc_score(truth, scores))
+    assert brier(scores, truth) == pytest.approx(brier_score_loss(truth, scores))
+    # scikit-learn's bins are closed on the left too, but for scores that sit on an edge
+    inside = [(s, t) for s, t in pairs if not math.isclose(s * 10, round(s * 10), abs_tol=1e-6)]
+    if inside:
+        scores, truth = (list(column) for column in zip(*inside, strict=True))
+        shares, means = calibration_curve(truth, scores, n_bins=10)
+        bars = reliability(scores, truth)
+        assert [b.right for b in bars] == pytest.approx(shares.tolist())
+        assert [b.confidence for b in bars] == pytest.approx(means.tolist())
+
+
+@given(scored)
+def test_risk_at_full_coverage_is_the_share_of_wrong_ones(pairs):
+    scores, truth = (list(column) for column in zip(*pairs, strict=True))
+    points = risk_coverage(scores, truth)
+    assert points[-1] == (1.0, pytest.approx(1 - sum(truth) / len(truth)))
+    assert [coverage for coverage, _ in points] == sorted({coverage for coverage, _ in points})
+
+
+def test_a_bootstrap_is_the_same_every_time_and_holds_its_figure():
+    values = np.arange(100)
+    one, two = (bootstrap(lambda rows: float(values[rows].mean()), 100) for _ in range(2))
+    assert one == two
+    assert one.low < one.value == 49.5 < one.high
+    assert 8 < one.high - one.low < 15  # 2 × 1.96 × 28.9 / √100 = 11.3
+
+
+@pytest.fixture(scope="module")
+def evaluated(guide, encoder):
+    generation = generations.current(guide.index).generation
+    index, curve = open_generation(generation, encoder, guide)
+    return evaluate(index, curve, held_out(guide.corpus), rounds=60)
+
+
+def test_the_shipped_guide_answers_questions_it_never_saw(evaluated):
+    """Floors well below what was measured (docs/retrieval.md), so that a real loss is noticed."""
+    figures = {name: interval.value for name, interval in evaluated.figures.items()}
+    assert figures["recall@1"] >= 0.93
+    assert figures["recall@3"] >= 0.985
+    assert figures["auroc"] >= 0.965
+    assert figures["calibration_error"] <= 0.06
+    assert figures["wrong_of_answered"] <= 0.06
+    assert figures["answered_of_answerable"] >= 0.7
+
+
+def test_an_evaluation_is_the_same_every_time(guide, encoder, evaluated):
+    generation = generations.current(guide.index).generation
+    index, curve = open_generation(generation, encoder, guide)
+    again = evaluate(index, curve, held_out(guide.corpus), rounds=60)
+    assert repr(again) == repr(evaluated)  # repr, for not-a-number is not equal to itself
+
+
+def test_figures_of_groups_add_up(evaluated):
+    kinds = [v["questions"] for name, v in evaluated.groups.items() if name in _kinds(evaluated)]
+    assert sum(kinds) == len(evaluated.cases)
+    assert figures_of(evaluated.cases)["recall@1"] == evaluated.figures["recall@1"].value
+
+
+def _kinds(evaluated):
+    return {case.question.kind for case in evaluated.cases}
+
+
+def test_a_failure_names_what_came_instead(evaluated):
+    shown = report.text(evaluated)
+    failed = [case for case in evaluated.cases if case.failed]
+    assert failed
+    assert failed[0].question.ask in shown
+    assert failed[0].found in shown
+
+
+def test_the_page_needs_nothing_from_elsewhere_and_runs_nothing(evaluated):
+    page = report.page(evaluated, against=evaluated)
+    assert not re.search(r"https?:|src=|<script|@import|url\(|\son\w+=", page)
+    assert page.count("<svg") == 3
+    assert page.count("<figure>") == 3
+
+
+def test_a_question_cannot_write_into_the_page(guide, encoder):
+    generation = generations.current(guide.index).generation
+    index, curve = open_generation(generation, encoder, guide)
+    ask = "<img src=x onerror=alert(1)> \x1b[31m 充值失败"
+    done = evaluate(index, curve, [Question(ask, kind="<b>", lang='"><i>')], rounds=2)
+    page = report.page(done)
+    assert "<img" not in page
+    assert "<b>" not in page
+    assert "<i>" not in page
+    assert "\x1b" not in report.text(done)
+
+
+def test_json_has_null_where_a_figure_cannot_be_told(evaluated):
+    values = report.as_json(evaluated)
+    json.dumps(values, allow_nan=False)
+    assert values["groups"]["silent"]["recall@1"] is None
+
+
+def test_the_command_writes_table_json_and_page(guide, tmp_path, capsys):
+    questions = tmp_path / "q.yaml"
+    questions.write_text(
+        "- {ask: 充值失败, passage: 'topay-contact-guide.md#1. 充值不成功', kind: plain}\n"
+        "- {ask: 今天天气, passage: null, kind: offtopic}\n",
+        "utf-8",
+    )
+    place = ["--corpus", str(guide.corpus), "--index", str(guide.index)]
+    generation = generations.current(guide.index).generation.id
+    files = ["--json", str(tmp_path / "e.json"), "--html", str(tmp_path / "e.html")]
+    asked = ["--questions", str(questions), "--against", generation]
+    assert main(["evaluate", *place, *asked, *files]) == 0
+    assert "right passage first" in capsys.readouterr().out
+    values = json.loads((tmp_path / "e.json").read_text("utf-8"))
+    assert values["figures"]["recall@1"]["value"] == 1.0
+    assert values["against"]["generation"] == generation
+    assert (tmp_path / "e.html").read_text("utf-8").startswith("<!doctype html>")
+    assert main(["evaluate", *place, "--questions", str(tmp_path / "none.yaml")]) == 4
+    assert main(["evaluate", *place, "--against", "000099-00000000"]) == 3
+
+
+@pytest.fixture
+def watched(tmp_path):
+    """A small guide with labelled questions and a built index."""
+    corpus = tmp_path / "corpus"
+    (corpus / "questions").mkdir(parents=True)
+    texts = {
+        "苹果": "苹果放在冰箱里保存。",
+        "香蕉": "香蕉挂在架子上通风。",
+        "葡萄": "葡萄洗净马上吃掉。",
+    }
+    guide = "# 水果\n\n" + "".join(f"## {name}\n\n{text}\n\n" for name, text in texts.items())
+    (corpus / "a.md").write_text(guide, "utf-8")
+    labelled = "".join(f"- {{ask: {name}怎么放, passage: 'a.md#{name}'}}\n" for name in texts)
+    (corpus / "questions" / "fit.yaml").write_text(labelled, "utf-8")
+    settings = Settings(corpus=corpus, index=tmp_path / "index")
+    build(settings, CharacterEncoder())
+    return settings
+
+
+def test_a_build_that_answers_worse_is_refused_unless_forced(watched):
+    before = generations.current(watched.index).generation.id
+    guide = (watched.corpus / "a.md").read_text("utf-8")
+    worse = guide.replace("苹果放在冰箱里保存。", "甲。").replace(
+        "香蕉挂在架子上通风。", "苹果怎么放。"
+    )
+    (watched.corpus / "a.md").write_text(worse.replace("## 苹果", "## 苹果\n\n## 梨"), "utf-8")
+    labelled = (watched.corpus / "questions" / "fit.yaml").read_text("utf-8")
+    moved = labelled.replace("'a.md#苹果'", "'a.md#葡萄'")
+    (watched.corpus / "questions" / "fit.yaml").write_text(moved, "utf-8")
+    (watched.corpus / "questions" / "test.yaml").write_text(
+        "- {ask: 葡萄马上吃掉, passage: 'a.md#葡萄'}\n", "utf-8"
+    )
+    (watched.corpus / "a.md").write_text(worse.replace("葡萄洗净马上吃掉。", "乙。"), "utf-8")
+    with pytest.raises(QualityDropped, match="force"):
+        build(watched, CharacterEncoder())
+    assert generations.current(watched.index).generation.id == before
+    build(watched, CharacterEncoder(), force=True)
+    assert generations.current(watched.index).generation.id != before
+
+
+def test_a_build_that_answers_as_well_is_taken(watched):
+    before = generations.current(watched.index).generation.id
+    build(watched, CharacterEncoder())
+    assert generations.current(watched.index).generation.id != before
