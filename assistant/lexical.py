@@ -7,8 +7,10 @@ exact up to 40 terms, rounded down above (Lucene's norm encoding).
 
 import errno
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
+from itertools import count
 from pathlib import Path
+from typing import Any
 
 import tantivy
 
@@ -18,14 +20,14 @@ from assistant.fold import fold, terms
 _HEAP_BYTES = 256 * 2**20
 _TERMS = "terms"
 _ROW = "row"
-# From so many rows on, a term that more than this share of them has costs more than it tells.
-_LARGE, _COMMON = 50_000, 0.05
+_OWNER = "owner"
 
 
 def _schema() -> tantivy.Schema:
     builder = tantivy.SchemaBuilder()
     builder.add_text_field(_TERMS, tokenizer_name="whitespace", index_option="freq")
     builder.add_unsigned_field(_ROW, stored=False, indexed=False, fast=True)
+    builder.add_text_field(_OWNER, tokenizer_name="raw", index_option="basic")
     return builder.build()
 
 
@@ -39,16 +41,22 @@ class Lexical:
         self._idf: dict[str, float] = {}
 
     @classmethod
-    def build(cls, folder: Path, texts: Iterable[str]) -> "Lexical":
-        """Write an index of the texts, row by row, into a new folder; OSError when it fails."""
+    def build(
+        cls, folder: Path, texts: Iterable[str], owners: Iterable[int] | None = None
+    ) -> "Lexical":
+        """Write an index of the texts, row by row, into a new folder; OSError when it fails.
+
+        `owners` says which passage each row belongs to; itself when not given.
+        """
         folder.mkdir(parents=True)
         try:
             index = tantivy.Index(_schema(), path=str(folder))
             writer = index.writer(_HEAP_BYTES, num_threads=1)
-            for row, text in enumerate(texts):
+            for row, (text, owner) in enumerate(zip(texts, owners or count(), strict=False)):
                 document = tantivy.Document()
                 document.add_text(_TERMS, " ".join(terms(fold(text))))
                 document.add_unsigned(_ROW, row)
+                document.add_text(_OWNER, str(owner))
                 writer.add_document(document)
             writer.commit()
             writer.wait_merging_threads()
@@ -74,36 +82,43 @@ class Lexical:
         """Return the BM25 weight of a term; a term that no row has gets the largest."""
         if (known := self._idf.get(term)) is not None:
             return known
-        count = self._searcher.doc_freq(_TERMS, term)
-        weight = math.log(1 + (len(self) - count + 0.5) / (count + 0.5))
+        rows = self._searcher.doc_freq(_TERMS, term)
+        weight = math.log(1 + (len(self) - rows + 0.5) / (rows + 0.5))
         if len(self._idf) < 100_000:
             self._idf[term] = weight
         return weight
-
-    def telling(self, query_terms: Iterable[str]) -> list[str]:
-        """Return the terms to look for: in a large index not the common ones, unless all are."""
-        wanted = list(query_terms)
-        if len(self) < _LARGE:
-            return wanted
-        common = _COMMON * len(self)
-        rare = [term for term in wanted if self._searcher.doc_freq(_TERMS, term) <= common]
-        return rare or wanted
 
     def known(self, term: str) -> bool:
         """Tell whether any row has the term."""
         return bool(self._searcher.doc_freq(_TERMS, term))
 
-    def search(self, query_terms: Sequence[str], k: int) -> list[tuple[int, float]]:
+    def search(self, query_terms: Iterable[str], k: int) -> list[tuple[int, float]]:
         """Return (row, BM25) pairs, best first, ties by lower row; at most `k`."""
-        wanted = dict.fromkeys(query_terms)
-        if not wanted or not len(self):
-            return []
-        query = tantivy.Query.boolean_query(
-            [
-                (tantivy.Occur.Should, tantivy.Query.term_query(self._schema, _TERMS, term, "freq"))
-                for term in wanted
-            ]
+        wanted = self._any_of(query_terms)
+        return self._found(tantivy.Query.boolean_query(wanted), k) if wanted else []
+
+    def scores(
+        self, query_terms: Iterable[str], owners: Iterable[int], k: int
+    ) -> list[tuple[int, float]]:
+        """Return (row, BM25) pairs of the rows of some passages, as `search` does."""
+        wanted = self._any_of(query_terms)
+        names = [str(owner) for owner in owners]
+        within = tantivy.Query.const_score_query(
+            tantivy.Query.term_set_query(self._schema, _OWNER, names), 0.0
         )
+        query = tantivy.Query.boolean_query([(tantivy.Occur.Must, within), *wanted])
+        return self._found(query, k) if wanted and names else []
+
+    def _any_of(self, query_terms: Iterable[str]) -> list[tuple[Any, Any]]:
+        query = tantivy.Query.term_query
+        return [
+            (tantivy.Occur.Should, query(self._schema, _TERMS, term, "freq"))
+            for term in dict.fromkeys(query_terms)
+        ]
+
+    def _found(self, query: Any, k: int) -> list[tuple[int, float]]:
+        if not len(self) or k < 1:
+            return []
         found = self._searcher.search(query, limit=k, count=False).hits
         rows = self._searcher.fast_field_values(_ROW, [address for _, address in found])
         return sorted(

@@ -7,7 +7,8 @@ whole-passage view first. Lengths and ids are checked on every open.
 
 import math
 import mmap
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, TypeVar
@@ -43,6 +44,23 @@ Best = tuple[NDArray[np.int64], Vectors]
 """Passages, ascending, and the best score of each."""
 
 _NOTHING: Best = (np.zeros(0, np.int64), np.zeros(0, np.float32))
+
+
+@dataclass(frozen=True, slots=True)
+class _Words:
+    """Hold what words found: the query's terms with their idf, and passages with their best BM25.
+
+    Every other passage has at most the `floor`.
+    """
+
+    weights: dict[str, float]
+    best: Best
+    floor: float
+
+    @property
+    def weight(self) -> float:
+        """Return the sum of the terms' weights."""
+        return sum(self.weights.values())
 
 
 class Index:
@@ -134,13 +152,13 @@ class Index:
         sound = self._sounds.correct(folded, self._lexical.known)
         question = question if sound == folded else sound
         query = self._encoder.encode_queries([question])[0]
-        words = self._lexical.telling(dict.fromkeys(terms(sound)))
+        words = list(dict.fromkeys(terms(sound)))
         weights = {word: self._lexical.idf(word) for word in words}
         weight = sum(weights.values())
         dense = self._dense(query, top_k, hidden)
-        lexical = self._by_words(words, top_k, hidden)
-        rows = np.union1d(dense[0], lexical[0])
-        hits, spanned = self._fuse(query, rows, lexical, weights, top_k, hidden)
+        found = self._by_words(weights, top_k, hidden)
+        rows = np.union1d(dense[0], found.best[0])
+        hits, spanned = self._fuse(query, rows, found, top_k, hidden)
         return Ranking(
             query=question,
             hits=hits,
@@ -168,11 +186,16 @@ class Index:
         scores, rows = self._nominators.search(query[None], _POOL + 8 * top_k + len(hidden))
         return self._best_by_passage(rows[0], scores[0], hidden)
 
-    def _by_words(self, words: list[str], top_k: int, hidden: frozenset[int]) -> Best:
-        """Return the best BM25 of each passage that has a view among the best by words."""
-        found = self._lexical.search(words, _POOL + 8 * top_k + len(hidden))
-        rows = np.array([row for row, _ in found], dtype=np.int64)
-        return self._best_by_passage(rows, np.array([s for _, s in found], np.float32), hidden)
+    def _by_words(self, weights: dict[str, float], top_k: int, hidden: frozenset[int]) -> "_Words":
+        """Find the best BM25 of each passage that has a view among the best by words."""
+        most = _POOL + 8 * top_k + len(hidden)
+        found = self._lexical.search(weights, most)
+        floor = found[-1][1] if len(found) == most else 0.0
+        return _Words(weights, self._owners(found, hidden), floor)
+
+    def _owners(self, found: list[tuple[int, float]], hidden: frozenset[int]) -> Best:
+        views = np.array([row for row, _ in found], dtype=np.int64)
+        return self._best_by_passage(views, np.array([s for _, s in found], np.float32), hidden)
 
     def _best_by_passage(
         self, views: NDArray[np.int64], scores: Vectors, hidden: frozenset[int]
@@ -197,8 +220,7 @@ class Index:
         self,
         query: Vectors,
         rows: NDArray[np.int64],
-        lexical: Best,
-        weights: dict[str, float],
+        words: "_Words",
         top_k: int,
         hidden: frozenset[int],
     ) -> tuple[tuple[Hit, ...], float]:
@@ -217,10 +239,13 @@ class Index:
             cosines[np.isin(members, list(hidden))] = -1.0
         best, support = pool(cosines, starts)
         view = cosines[best]
-        raw = np.zeros(len(rows), dtype=np.float32)
-        raw[np.searchsorted(rows, lexical[0])] = lexical[1]
         passage = cosines[starts]
-        score = fuse(passage, view, support, raw, sum(weights.values()), self._settings)
+
+        def joined(raw: Vectors) -> Vectors:
+            return fuse(passage, view, support, raw, words.weight, self._settings)
+
+        raw = self._weighed(words, rows, joined, top_k, hidden)
+        score = joined(raw)
         order = np.lexsort((rows, -score))[:top_k]
         first = slice(starts[order[0]], starts[order[0]] + sizes[order[0]])
         hits = tuple(
@@ -232,12 +257,37 @@ class Index:
                 support=float(support[i]),
                 best=int(members[best[i]]),
                 lexical=float(raw[i]),
-                coverage=self._coverage(int(rows[i]), weights),
+                coverage=self._coverage(int(rows[i]), words.weights),
                 score=float(score[i]),
             )
             for i in order.tolist()
         )
         return hits, span(vectors[first], cosines[first])
+
+    def _weighed(
+        self,
+        words: "_Words",
+        rows: NDArray[np.int64],
+        joined: Callable[[Vectors], Vectors],
+        top_k: int,
+        hidden: frozenset[int],
+    ) -> Vectors:
+        """Return the BM25 of candidates, looked up for those that words alone did not find.
+
+        Only where it matters: what words did not find has at most the floor, and with that most
+        passages stay behind the best (Fagin's threshold algorithm).
+        """
+        raw = np.zeros(len(rows), dtype=np.float32)
+        raw[np.searchsorted(rows, words.best[0])] = words.best[1]
+        if words.floor:
+            least = np.sort(joined(raw))[-top_k:][0]
+            bound = joined(np.where(raw > 0, raw, np.float32(words.floor)))
+            doubtful = rows[(raw == 0) & (bound >= least)]
+            most = int((self._first[doubtful + 1] - self._first[doubtful]).sum())
+            found = self._lexical.scores(words.weights, doubtful.tolist(), most)
+            owners, scores = self._owners(found, hidden)
+            raw[np.searchsorted(rows, owners)] = scores
+        return raw
 
     def _coverage(self, row: int, weights: dict[str, float]) -> float:
         words = self._words(row)
@@ -353,7 +403,7 @@ def write_tables(
     rows = [(v.chunk, _KINDS.index(v.kind), v.start, v.end) for v in views]
     np.array(rows, dtype="<i4").tofile(folder / ROWS)
     FaissStore.build(vectors, precision).write(folder / VECTORS)
-    Lexical.build(folder / LEXICAL, (view.text for view in views))
+    Lexical.build(folder / LEXICAL, (v.text for v in views), (v.chunk for v in views))
 
 
 def write_background(folder: Path, vectors: Vectors) -> None:

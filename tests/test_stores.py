@@ -177,3 +177,14 @@ def test_codes_widths_and_traditional_writing_are_found(tmp_path, query, row):
 def test_folding_keeps_the_length_so_offsets_hold(text):
     assert len(fold(text)) == len(text) == len(simplify(text))
     assert fold(fold(text)) == fold(text)
+
+
+@settings(max_examples=25, deadline=None)
+@given(st.lists(st.sampled_from(TEXTS), min_size=4, max_size=12), st.sets(st.integers(0, 3)))
+def test_the_rows_of_some_passages_are_scored_as_among_all(tmp_path_factory, texts, owners):
+    folder = tmp_path_factory.mktemp("lexical")
+    index = Lexical.build(folder / "l", texts, (row // 3 for row in range(len(texts))))
+    query = terms(fold("充值密码怎么办"))
+    every = dict(index.search(query, 100))
+    some = dict(index.scores(query, owners, 100))
+    assert some == {row: score for row, score in every.items() if row // 3 in owners}
