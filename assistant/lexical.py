@@ -100,14 +100,15 @@ class Lexical:
     def scores(
         self, query_terms: Iterable[str], owners: Iterable[int], k: int
     ) -> list[tuple[int, float]]:
-        """Return (row, BM25) pairs of the rows of some passages, as `search` does."""
+        """Return (row, BM25) pairs of the rows of some passages that share a term, best first."""
         wanted = self._any_of(query_terms)
         names = [str(owner) for owner in owners]
         within = tantivy.Query.const_score_query(
             tantivy.Query.term_set_query(self._schema, _OWNER, names), 0.0
         )
         query = tantivy.Query.boolean_query([(tantivy.Occur.Must, within), *wanted])
-        return self._found(query, k) if wanted and names else []
+        found = self._found(query, k) if wanted and names else []
+        return [pair for pair in found if pair[1] > 0]
 
     def _any_of(self, query_terms: Iterable[str]) -> list[tuple[Any, Any]]:
         query = tantivy.Query.term_query
