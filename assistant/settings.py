@@ -52,7 +52,7 @@ class Settings(BaseSettings):
         description="weight of the whole-passage cosine; the best views have the rest",
     )
     lexical_weight: float = Field(
-        0.6,
+        0.4,
         ge=0,
         description="weight of BM25 (as a share of the query's own weight) in the ranking",
     )
