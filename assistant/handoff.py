@@ -8,6 +8,7 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import lru_cache
 from weakref import WeakKeyDictionary
 
 from assistant.answer import Language, language_of, quote_chunk
@@ -135,10 +136,10 @@ def steps(case: Case, found: Sequence[Quote], contacts: Contacts, index: Index) 
     named = [step.passage for step in contacts.steps if step.reason == case.reason]
     first = [quote for passage in named if (quote := _quoted(index, passage))]
     if case.reason != "urgent_account_security":
-        first = [quote for quote in first if not unlisted(quote.text, contacts)]
+        first = [quote for quote in first if _official(quote.text, contacts)]
     places = {(quote.path, quote.start): quote for quote in found}
     shown = [places.get((quote.path, quote.start), quote) for quote in first]
-    rest = [quote for quote in found if not unlisted(quote.text, contacts)]
+    rest = [quote for quote in found if _official(quote.text, contacts)]
     if case.reason == "contact_check" and shown:
         rest = []
     return [*shown, *(quote for quote in rest if quote not in shown)]
@@ -169,7 +170,13 @@ def _look_up(index: Index, passage: str) -> Quote | None:
 def _safe(passage: str, contacts: Contacts, index: Index | None) -> Quote | None:
     """Quote a passage unless it names a contact that the operator does not list."""
     quote = _quoted(index, passage)
-    return None if quote is None or unlisted(quote.text, contacts) else quote
+    return quote if quote and _official(quote.text, contacts) else None
+
+
+@lru_cache(maxsize=10_000)
+def _official(passage: str, contacts: Contacts) -> bool:
+    """Tell whether a passage of the guide names no contact but the operator's own."""
+    return not unlisted(passage, contacts)
 
 
 # --- Channels ------------------------------------------------------------------------------------
@@ -276,7 +283,7 @@ _CAUTION: dict[Language, str] = {
 def _message(case: Case, contacts: Contacts) -> str:
     words = _VOUCH_MESSAGE if case.vouch else _MESSAGES[case.reason]
     message = words[case.language]
-    if any(unlisted(quote.text, contacts) for quote in case.quotes):
+    if not all(_official(quote.text, contacts) for quote in case.quotes):
         gap = "" if case.language == "zh" else " "
         message = f"{_CAUTION[case.language]}{gap}{message}"
     return message

@@ -122,7 +122,5 @@ class Lexical:
             return []
         found = self._searcher.search(query, limit=k, count=False).hits
         rows = self._searcher.fast_field_values(_ROW, [address for _, address in found])
-        return sorted(
-            ((int(row or 0), float(score)) for row, (score, _) in zip(rows, found, strict=True)),
-            key=lambda pair: (-pair[1], pair[0]),
-        )
+        scores = (-score for score, _ in found)
+        return [(int(row or 0), -score) for score, row in sorted(zip(scores, rows, strict=True))]

@@ -233,8 +233,7 @@ class Index:
         sizes = self._first[rows + 1] - self._first[rows]
         starts = np.cumsum(sizes) - sizes
         members = np.repeat(self._first[rows] - starts, sizes) + np.arange(sizes.sum())
-        vectors = self._vectors(members)
-        cosines: Vectors = np.vecdot(vectors, query)  # `@` would wake a team of threads
+        cosines = self._cosines(members, query)
         if hidden:
             cosines[np.isin(members, list(hidden))] = -1.0
         best, support = pool(cosines, starts)
@@ -262,7 +261,7 @@ class Index:
             )
             for i in order.tolist()
         )
-        return hits, span(vectors[first], cosines[first])
+        return hits, span(self._vectors(members[first]), cosines[first])
 
     def _weighed(
         self,
@@ -299,6 +298,14 @@ class Index:
     def _read_words(self, row: int) -> frozenset[str]:
         texts = (view.text for view in self.views(row) if view.kind != "sentence")
         return frozenset(term for text in texts for term in terms(fold(text)))
+
+    def _cosines(self, views: NDArray[np.int64], query: Vectors) -> Vectors:
+        """Return the cosines of views; by vecdot, for `@` would wake a team of threads."""
+        if self._decoded is not None:
+            every: Vectors = np.vecdot(self._decoded, query)
+            return every[views]
+        some: Vectors = np.vecdot(self._vectors(views), query)
+        return some
 
     def _vectors(self, views: NDArray[np.int64]) -> Vectors:
         return self._store.vectors(views) if self._decoded is None else self._decoded[views]
