@@ -29,11 +29,12 @@ from assistant.search import Index, write_tables
 from assistant.settings import Settings
 from assistant.split import chunks, views
 
-_MOST_OWN = 500
+_MOST_OWN, _FEW_OWN = 500, 200  # the latter where labelled questions are enough
 _ENOUGH = 100  # labelled questions from which on the cuts rest on them alone
 _BANK_WEIGHT = 0.3
 _OWN_WEIGHT = 30.0  # of all own questions together, in labelled questions
 _PRACTICE_HALF = 20.0  # labelled questions at which practice counts half
+_LEAST_WEIGHT = 0.1  # below which practising is not worth its time
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +69,7 @@ def calibrate(index: Index, encoder: Encoder, settings: Settings, facts: dict[st
     alone = labelled >= _ENOUGH
     points = [_ask(index, probe) for probe in probes(index, settings, alone)]
     weight = _PRACTICE_HALF / (_PRACTICE_HALF + labelled)
-    for guide in practice():
+    for guide in practice() if weight >= _LEAST_WEIGHT else ():
         points += [_judge(point, weight, not alone) for point in practise(guide, encoder, settings)]
     return fit_curve(_stack(points), settings.answered_risk, settings.refused_risk, facts)
 
@@ -99,7 +100,7 @@ def probes(index: Index, settings: Settings, alone: bool) -> Iterator[Probe]:
     for number, text in enumerate(out_of_guide(), unlike):
         yield Probe(text, unlike=number, weight=_BANK_WEIGHT, judged=not alone)
     own = list(own_questions(index))
-    own = own[:: max(1, len(own) // _MOST_OWN)]
+    own = own[:: max(1, len(own) // (_FEW_OWN if alone else _MOST_OWN))]
     for probe in own:
         yield replace(probe, weight=min(_BANK_WEIGHT, _OWN_WEIGHT / len(own)))
 
