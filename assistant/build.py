@@ -17,7 +17,7 @@ from assistant.embed import Encoder, Vectors, open_encoder
 from assistant.errors import AssistantError, CorpusEmpty, IndexUnusable, QualityDropped
 from assistant.evaluate import recall
 from assistant.load import load_corpus
-from assistant.questions import labelled_questions
+from assistant.questions import held_out, question_files
 from assistant.records import Corpus, Skipped, View
 from assistant.search import (
     BACKGROUND,
@@ -209,9 +209,9 @@ def _content(folder: Path) -> dict[str, str]:
 
 
 def _quality(index: Index, settings: Settings) -> float | None:
-    """Return recall@1 on all labelled questions; None when there are none."""
-    questions = labelled_questions(settings.corpus)
-    return recall(index, questions) if questions else None
+    """Return recall@1 on the held-out labelled questions; None when there are none."""
+    known = question_files(settings.corpus)
+    return recall(index, held_out(settings.corpus)) if known else None
 
 
 def _compare(quality: float | None, settings: Settings, encoder: Encoder) -> None:

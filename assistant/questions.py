@@ -93,11 +93,6 @@ def fit_questions(corpus: Path) -> list[Question]:
     return [question for path in paths for question in read_questions(path)]
 
 
-def labelled_questions(corpus: Path) -> list[Question]:
-    """Return all of the maintainers' labelled questions, those for testing included."""
-    return [question for path in question_files(corpus) for question in read_questions(path)]
-
-
 def held_out(corpus: Path) -> list[Question]:
     """Return the labelled questions that are never fitted on; all of them where none is held out.
 

@@ -77,7 +77,8 @@ class Index:
         self._store: Store = FaissStore.open(folder / VECTORS)
         self._lexical = Lexical.open(folder / LEXICAL)
         self._rows = _read_rows(folder / ROWS)
-        self._background: Store = FaissStore.open(folder / BACKGROUND)
+        self._background = FaissStore.open(folder / BACKGROUND)
+        self._crowd_of = self._background.coarse(np.arange(len(self._background)))
         self._sounds = Sounds(_read_pairs(folder / PAIRS))
         self._check()
         self._first = np.searchsorted(self._rows[:, 0], np.arange(len(self._chunks) + 1))
@@ -212,7 +213,7 @@ class Index:
         """Return the mean cosine with the background's five most like questions."""
         if not len(self._background):
             return 0.0
-        scores, rows = self._background.search(query[None], _CROWD + 1)
+        scores, rows = self._crowd_of.search(query[None], _CROWD + 1)
         kept = rows[0] != (-1 if unlike is None else unlike)
         return float(scores[0][kept][:_CROWD].sum() / _CROWD)
 
@@ -347,11 +348,17 @@ def pool(cosines: Vectors, starts: NDArray[np.int64]) -> tuple[NDArray[np.int64]
     than three that agree; a passage with fewer views has the mean of those.
     """
     sizes = np.diff(np.append(starts, len(cosines)))
-    order = np.lexsort((-cosines, np.repeat(np.arange(len(starts)), sizes)))
-    taken = np.minimum(sizes, _SUPPORT)
-    ranked = np.concatenate([[0.0], np.cumsum(cosines[order], dtype=np.float64)])
-    support: NDArray[np.float64] = (ranked[starts + taken] - ranked[starts]) / taken
-    return order[starts], support.astype(np.float32)
+    passages = np.arange(len(starts))
+    owners = np.repeat(passages, sizes)
+    left, total = cosines.astype(np.float64), np.zeros(len(starts))
+    places = []
+    for taken in range(_SUPPORT):
+        most = np.maximum.reduceat(left, starts)
+        equal = np.flatnonzero(left == most[owners])
+        places.append(equal[np.searchsorted(owners[equal], passages)])
+        total += np.where(taken < sizes, most, 0.0)
+        left[places[-1]] = -np.inf
+    return places[0], (total / np.minimum(sizes, _SUPPORT)).astype(np.float32)
 
 
 def span(vectors: Vectors, cosines: Vectors) -> float:

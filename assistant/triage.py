@@ -10,7 +10,7 @@ import itertools
 import json
 import re
 import tomllib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -46,13 +46,14 @@ def triage(question: str) -> Triage | None:
     """Return what a clean question was recognised as, None for an ordinary question."""
     text = fold(question)
     contacts = tuple(found.text for found in contacts_in(question))
-    urgent = score("urgent", text)
+    windows = [features(window) for window in _windows(text)]
+    urgent = strongest("urgent", windows)
     checked = asks_to_confirm(text, contacts)
     if urgent > (_CLEARLY if checked else 0):
         return Triage("urgent_account_security", contacts)
     if checked:
         return Triage("contact_check", contacts)
-    if score("human", text) > 0:
+    if strongest("human", windows) > 0:
         return Triage("asked_for_human", contacts)
     if asks_to_vouch(text):
         return Triage("vouch", contacts)
@@ -63,16 +64,17 @@ def triage(question: str) -> Triage | None:
 
 
 def score(kind: Literal["urgent", "human"], folded: str) -> int:
-    """Return how strongly a folded text speaks for a kind, above 0 when it does.
+    """Return how strongly a folded text speaks for a kind, above 0 when it does."""
+    return strongest(kind, [features(window) for window in _windows(folded)])
 
-    Long texts are read through windows, and the strongest counts: distress is often one sentence
-    of a story.
+
+def strongest(kind: Literal["urgent", "human"], windows: Sequence[set[str]]) -> int:
+    """Return the score of the window that speaks most for a kind, each given by its features.
+
+    Long texts are read through windows, for distress is often one sentence of a story.
     """
     bias, weights = _weights()[kind]
-    return max(
-        bias + sum(weights.get(feature, 0) for feature in features(window))
-        for window in _windows(folded)
-    )
+    return max(bias + sum(weights.get(feature, 0) for feature in window) for window in windows)
 
 
 def _windows(text: str) -> Iterator[str]:
