@@ -88,7 +88,7 @@ class Index:
         if count > _EVERY_VIEW:
             whole = np.flatnonzero(self._rows[:, 1] != _SENTENCE)
             self._nominators, self._pool = self._store.coarse(whole), _SMALL_POOL
-        self._decoded = self._store.vectors(range(count)) if count <= _DECODED else None
+        self._decoded = self._store.matrix() if count <= _DECODED else None
         self._words = lru_cache(maxsize=20_000)(self._read_words)
         self._chunk = lru_cache(maxsize=20_000)(self._read_chunk)
         self._paths: dict[str, int] | None = None

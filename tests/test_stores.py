@@ -57,6 +57,7 @@ class TestStore:
         again = FaissStore.open(tmp_path / "v.faiss")
         assert (len(again), again.dimensions) == (50, 24)
         assert np.abs(again.vectors([3, 0, 49]) - rows[[3, 0, 49]]).max() < error
+        assert np.array_equal(again.matrix(), again.vectors(range(50)))
         for one, other in zip(store.search(rows[:5], 7), again.search(rows[:5], 7), strict=True):
             assert np.array_equal(one, other)
 
