@@ -24,7 +24,7 @@ from assistant.lexical import Lexical
 from assistant.records import Chunk, Document, Heading, Hit, Ranking, View
 from assistant.settings import Settings
 from assistant.sound import Pairs, Sounds, count_pairs
-from assistant.store import Coarse, FaissStore, Store, Vectors
+from assistant.store import Coarse, FaissStore, Scores, Store, Vectors
 
 DOCUMENTS, CHUNKS, VIEWS = "documents.jsonl", "chunks.jsonl", "views.jsonl"
 VECTORS, LEXICAL, ROWS = "vectors.faiss", "lexical", "rows.i32"
@@ -180,12 +180,17 @@ class Index:
             for (start, stop), score in zip(self._rows[rows, 2:], scores, strict=True)
         ]
 
+    def nominate(self, query: Vectors, k: int) -> tuple[Scores, NDArray[np.int64]]:
+        """Return cosines and rows of the `k` views nearest to a query vector that may nominate."""
+        scores, rows = self._nominators.search(query[None], k)
+        return scores[0], rows[0]
+
     def _dense(self, query: Vectors, top_k: int, hidden: frozenset[int]) -> Best:
         """Return the best cosine of each passage that has a view among the nearest."""
         if not query.any():
             return _NOTHING
-        scores, rows = self._nominators.search(query[None], self._pool + 8 * top_k + len(hidden))
-        return self._best_by_passage(rows[0], scores[0], hidden)
+        scores, rows = self.nominate(query, self._pool + 8 * top_k + len(hidden))
+        return self._best_by_passage(rows, scores, hidden)
 
     def _by_words(self, weights: dict[str, float], top_k: int, hidden: frozenset[int]) -> "_Words":
         """Find the best BM25 of each passage that has a view among the best by words."""

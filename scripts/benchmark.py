@@ -29,9 +29,8 @@ from assistant.fold import fold, terms
 from assistant.lexical import Lexical
 from assistant.questions import read_questions
 from assistant.records import View
-from assistant.search import LEXICAL, VECTORS, Index, fuse, pool
+from assistant.search import LEXICAL, Index, fuse, pool
 from assistant.settings import Settings
-from assistant.store import FaissStore
 from assistant.terminal import Progress
 
 REPOSITORY = Path(__file__).resolve().parent.parent
@@ -117,12 +116,12 @@ def guide_questions(settings: Settings) -> list[str]:
 def parts(name: str, desk: Desk, questions: Sequence[str]) -> dict[str, float]:
     """Say where a question's time goes, each part timed by itself."""
     folder = generations.current(desk.settings.index).generation.folder
-    store, words = FaissStore.open(folder / VECTORS), Lexical.open(folder / LEXICAL)
-    vectors = {q: desk.encoder.encode_queries([q]) for q in questions}
+    words = Lexical.open(folder / LEXICAL)
+    vectors = {q: desk.encoder.encode_queries([q])[0] for q in questions}
     asked = {q: list(dict.fromkeys(terms(fold(q)))) for q in questions}
     searched = median_ms(lambda q: desk.index.search(q, 5), questions)
     encoded = median_ms(lambda q: desk.encoder.encode_queries([q]), questions)
-    dense = median_ms(lambda q: store.search(vectors[q], _POOL), questions)
+    dense = median_ms(lambda q: desk.index.nominate(vectors[q], _POOL), questions)
     lexical = median_ms(lambda q: words.search(asked[q], _POOL), questions)
     return {
         f"{name}_encode_ms": encoded,
