@@ -29,7 +29,7 @@ from assistant.store import Coarse, FaissStore, Scores, Store, Vectors
 DOCUMENTS, CHUNKS, VIEWS = "documents.jsonl", "chunks.jsonl", "views.jsonl"
 VECTORS, LEXICAL, ROWS = "vectors.faiss", "lexical", "rows.i32"
 BACKGROUND, PAIRS = "background.faiss", "pairs.json"
-_POOL, _SMALL_POOL = 128, 32  # candidates beside eight a hit; few do where no sentence nominates
+_POOL = 32  # candidates beside eight a hit
 _EVERY_VIEW = 100_000  # views up to which each may nominate its passage; above, no sentence does
 _DECODED = 10_000  # views up to which their vectors are kept as they are compared
 _KINDS = ("passage", "sentence", "variant")
@@ -84,10 +84,8 @@ class Index:
         self._first = np.searchsorted(self._rows[:, 0], np.arange(len(self._chunks) + 1))
         count = len(self._rows)
         self._nominators: Store | Coarse = self._store
-        self._pool = _POOL
         if count > _EVERY_VIEW:
-            whole = np.flatnonzero(self._rows[:, 1] != _SENTENCE)
-            self._nominators, self._pool = self._store.coarse(whole), _SMALL_POOL
+            self._nominators = self._store.coarse(np.flatnonzero(self._rows[:, 1] != _SENTENCE))
         self._decoded = self._store.matrix() if count <= _DECODED else None
         self._words = lru_cache(maxsize=20_000)(self._read_words)
         self._chunk = lru_cache(maxsize=20_000)(self._read_chunk)
@@ -189,12 +187,12 @@ class Index:
         """Return the best cosine of each passage that has a view among the nearest."""
         if not query.any():
             return _NOTHING
-        scores, rows = self.nominate(query, self._pool + 8 * top_k + len(hidden))
+        scores, rows = self.nominate(query, _POOL + 8 * top_k + len(hidden))
         return self._best_by_passage(rows, scores, hidden)
 
     def _by_words(self, weights: dict[str, float], top_k: int, hidden: frozenset[int]) -> "_Words":
         """Find the best BM25 of each passage that has a view among the best by words."""
-        most = self._pool + 8 * top_k + len(hidden)
+        most = _POOL + 8 * top_k + len(hidden)
         found = self._lexical.search(weights, most)
         floor = found[-1][1] if len(found) == most else 0.0
         return _Words(weights, self._owners(found, hidden), floor)
