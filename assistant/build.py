@@ -1,5 +1,6 @@
 """Build an index: corpus → passages → vectors → calibrated, verified generation → switch."""
 
+import contextlib
 import hashlib
 import time
 from collections.abc import Callable, Sequence
@@ -14,7 +15,7 @@ from assistant.calibrate import background, calibrate
 from assistant.confidence import Curve
 from assistant.contacts import flag_unlisted, read_contacts
 from assistant.embed import Encoder, Vectors, open_encoder
-from assistant.errors import AssistantError, CorpusEmpty, IndexUnusable, QualityDropped
+from assistant.errors import AssistantError, BadInput, CorpusEmpty, IndexUnusable, QualityDropped
 from assistant.evaluate import recall
 from assistant.load import load_corpus
 from assistant.questions import held_out, question_files
@@ -219,10 +220,11 @@ def _compare(quality: float | None, settings: Settings, encoder: Encoder) -> Non
     try:
         old = generations.current(settings.index).generation
         before = old.manifest.facts.get("recall@1")
-        if not mismatch(old, encoder, settings):
-            before = _quality(Index(old.folder, encoder, settings), settings)
     except AssistantError:
         return
+    if not mismatch(old, encoder, settings):
+        with contextlib.suppress(BadInput):  # today's questions may name passages that are new
+            before = _quality(Index(old.folder, encoder, settings), settings)
     if quality is not None and before is not None and quality < before - settings.quality_drop:
         raise QualityDropped(
             f"the new index answers {quality:.1%} of the labelled questions with the right passage "

@@ -205,18 +205,11 @@ def watched(tmp_path):
 
 def test_a_build_that_answers_worse_is_refused_unless_forced(watched):
     before = generations.current(watched.index).generation.id
-    guide = (watched.corpus / "a.md").read_text("utf-8")
-    worse = guide.replace("苹果放在冰箱里保存。", "甲。").replace(
-        "香蕉挂在架子上通风。", "苹果怎么放。"
-    )
-    (watched.corpus / "a.md").write_text(worse.replace("## 苹果", "## 苹果\n\n## 梨"), "utf-8")
-    labelled = (watched.corpus / "questions" / "fit.yaml").read_text("utf-8")
-    moved = labelled.replace("'a.md#苹果'", "'a.md#葡萄'")
-    (watched.corpus / "questions" / "fit.yaml").write_text(moved, "utf-8")
-    (watched.corpus / "questions" / "test.yaml").write_text(
-        "- {ask: 葡萄马上吃掉, passage: 'a.md#葡萄'}\n", "utf-8"
-    )
-    (watched.corpus / "a.md").write_text(worse.replace("葡萄洗净马上吃掉。", "乙。"), "utf-8")
+    path = watched.corpus / "a.md"
+    text = path.read_text("utf-8").replace("苹果放在冰箱里保存。", "苹果怎么放葡萄怎么放。")
+    path.write_text(text.replace("葡萄洗净马上吃掉。", "乙。").replace("## 葡萄", "## 紫"), "utf-8")
+    labels = watched.corpus / "questions" / "fit.yaml"
+    labels.write_text(labels.read_text("utf-8").replace("'a.md#葡萄'", "'a.md#紫'"), "utf-8")
     with pytest.raises(QualityDropped, match="force"):
         build(watched, CharacterEncoder())
     assert generations.current(watched.index).generation.id == before

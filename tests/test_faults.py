@@ -15,15 +15,21 @@ from pathlib import Path
 
 import pytest
 from fakes import CharacterEncoder
-from faults import NEW, OLD, settings_of, state, write_guide
+from faults import FEW, NEW, OLD, settings_of, state, write_guide
 
-from assistant import generations
+from assistant import calibrate, generations
 from assistant.build import build
 from assistant.desk import Desk
 from assistant.errors import AssistantError, BuildBusy, IndexUnusable, NoIndex
 from assistant.search import Index
 
 FAULTS = Path(__file__).parent / "faults.py"
+
+
+@pytest.fixture(autouse=True)
+def _few_probes(monkeypatch):
+    for name, few in FEW.items():
+        monkeypatch.setattr(calibrate, name, few)
 
 
 @pytest.mark.parametrize(
