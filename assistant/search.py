@@ -77,8 +77,8 @@ class Index:
         self._store: Store = FaissStore.open(folder / VECTORS)
         self._lexical = Lexical.open(folder / LEXICAL)
         self._rows = _read_rows(folder / ROWS)
-        self._background = FaissStore.open(folder / BACKGROUND)
-        self._crowd_of = self._background.coarse(np.arange(len(self._background)))
+        background = FaissStore.open(folder / BACKGROUND)
+        self._background = background.coarse(np.arange(len(background)))
         self._sounds = Sounds(_read_pairs(folder / PAIRS))
         self._check()
         self._first = np.searchsorted(self._rows[:, 0], np.arange(len(self._chunks) + 1))
@@ -99,11 +99,6 @@ class Index:
     def view_count(self) -> int:
         """Return the number of views."""
         return len(self._rows)
-
-    @property
-    def document_count(self) -> int:
-        """Return the number of documents."""
-        return len(self._documents)
 
     def chunk(self, row: int) -> Chunk:
         """Return the passage at a row of the chunk table."""
@@ -216,7 +211,7 @@ class Index:
         """Return the mean cosine with the background's five most like questions."""
         if not len(self._background):
             return 0.0
-        scores, rows = self._crowd_of.search(query[None], _CROWD + 1)
+        scores, rows = self._background.search(query[None], _CROWD + 1)
         kept = rows[0] != (-1 if unlike is None else unlike)
         return float(scores[0][kept][:_CROWD].sum() / _CROWD)
 

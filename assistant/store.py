@@ -137,9 +137,12 @@ class Coarse:
         self._index = faiss.IndexIDMap2(flat)
         self._index.add_with_ids(np.round(vectors * self._scale), numbers)
 
+    def __len__(self) -> int:
+        return int(self._index.ntotal)
+
     def search(self, queries: Vectors, k: int) -> tuple[Scores, Rows]:
         """Return approximate cosines and rows, as a store does."""
-        most = min(k, int(self._index.ntotal))
+        most = min(k, len(self))
         scale = _to_eight_bits(queries.max(axis=1), queries.min(axis=1))[:, None]
         # FAISS cuts queries to whole numbers too, where the dimensions fit its registers.
         scores, rows = self._index.search(np.round(queries * scale), most)
