@@ -1,0 +1,88 @@
+"""Say what went wrong to a program: `application/problem+json` (RFC 9457), with a request id."""
+
+import logging
+import secrets
+from collections.abc import Mapping
+from contextvars import ContextVar
+from http import HTTPStatus
+
+from fastapi import FastAPI
+from fastapi.exceptions import RequestValidationError
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import JSONResponse
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+_request_id: ContextVar[str] = ContextVar("request_id", default="")
+_log = logging.getLogger(__name__)
+
+
+def request_id() -> str:
+    """Return the id of the request at work, the one that the log names; a new one outside."""
+    return _request_id.get() or secrets.token_hex(8)
+
+
+def problem(status: int, detail: str, headers: Mapping[str, str] | None = None) -> JSONResponse:
+    """Return an error as RFC 9457 has it; `detail` is a whole sentence that says what to do."""
+    content = {
+        "type": "about:blank",
+        "title": HTTPStatus(status).phrase,
+        "status": status,
+        "detail": detail.encode("utf-8", "replace").decode(),  # half a character is no JSON
+        "instance": request_id(),
+    }
+    return JSONResponse(content, status, headers, "application/problem+json")
+
+
+def problem_handlers(app: FastAPI) -> None:
+    """Make an application answer refused and unreadable requests with problems."""
+    app.add_exception_handler(HTTPException, _refused)
+    app.add_exception_handler(RequestValidationError, _unreadable)
+
+
+def _refused(request: Request, error: Exception) -> JSONResponse:
+    assert isinstance(error, HTTPException)
+    return problem(error.status_code, str(error.detail), error.headers)
+
+
+def _unreadable(request: Request, error: Exception) -> JSONResponse:
+    """Name the fields that do not fit; their values are not sent back."""
+    assert isinstance(error, RequestValidationError)
+    fields = [".".join(str(part) for part in one["loc"]) for one in error.errors()]
+    said = "; ".join(
+        f"{name}: {one['msg']}" for name, one in zip(fields, error.errors(), strict=True)
+    )
+    return problem(422, f"The request could not be read: {said[:500]}.")
+
+
+class Problems:
+    """Give every request an id, and the one that fails a plain answer that names it."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass a request on; log what breaks with the id that the answer gives."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        number = secrets.token_hex(8)
+        _request_id.set(number)
+        begun = False
+
+        async def numbered(message: Message) -> None:
+            nonlocal begun
+            if message["type"] == "http.response.start":
+                begun = True
+                pair = (b"x-request-id", number.encode())
+                message = {**message, "headers": [*message["headers"], pair]}
+            await send(message)
+
+        try:
+            await self._app(scope, receive, numbered)
+        except Exception:
+            _log.exception("request %s failed", number)
+            if begun:
+                raise
+            words = "Something went wrong on our side. Try again; if it stays, tell us this id."
+            await problem(500, words)(scope, receive, numbered)
