@@ -1,9 +1,10 @@
 """One `Settings`: defaults that work, then `assistant.toml`, then `ASSISTANT_*` variables."""
 
+import re
 from pathlib import Path
 from typing import Literal
 
-from pydantic import Field, ValidationError
+from pydantic import Field, IPvAnyNetwork, SecretStr, ValidationError
 from pydantic_settings import (
     BaseSettings,
     PydanticBaseSettingsSource,
@@ -13,6 +14,8 @@ from pydantic_settings import (
 
 from assistant.errors import UsageError
 
+# A mistyped name of a secret is a likely one, and its value is none to print.
+_SECRET = re.compile("tok|secret|pass|key", re.IGNORECASE)
 SHIPPED_MODEL = Path(__file__).parent / "models" / "support-zh-en"
 
 
@@ -81,6 +84,35 @@ class Settings(BaseSettings):
         (), description="more host names that requests may name, for use behind a proxy"
     )
     max_body_kb: int = Field(256, ge=16, description="largest request body taken, in kilobytes")
+    users: Path = Field(
+        Path("var/users.toml"), description="file of the people who may sign in, passwords hashed"
+    )
+    agent_token: SecretStr | None = Field(
+        None, description="token that signs an agent in; unset: none, or a new one at each start"
+    )
+    maintainer_token: SecretStr | None = Field(
+        None,
+        description="token that signs a maintainer in; unset: none, or a new one at each start",
+    )
+    session_hours: float = Field(12.0, gt=0, le=8760, description="hours a sign-in lasts")
+    rate_per_minute: int = Field(
+        120, ge=0, description="requests a minute taken from one client; 0: no limit"
+    )
+    rate_login_per_minute: int = Field(
+        10, ge=0, description="sign-ins a minute tried by one client; 0: no limit"
+    )
+    max_at_once: int = Field(32, ge=1, description="requests at work at once; others wait")
+    max_waiting: int = Field(
+        512, ge=0, description="requests that may wait; more are told to come back (503)"
+    )
+    request_seconds: float = Field(
+        10.0,
+        gt=0,
+        description="seconds until a request must be answered, or sent; streams are free",
+    )
+    trusted_proxies: tuple[IPvAnyNetwork, ...] = Field(
+        (), description="addresses or networks of proxies whose X-Forwarded-For is believed"
+    )
 
     @classmethod
     def settings_customise_sources(
@@ -108,7 +140,8 @@ def _explain(error: ValidationError) -> str:
     lines = []
     for problem in error.errors(include_url=False):
         name = ".".join(str(part) for part in problem["loc"])
-        lines.append(f"setting {name!r} is {problem.get('input')!r}: {problem['msg']}")
+        value = "'…'" if _SECRET.search(name) else repr(problem.get("input"))
+        lines.append(f"setting {name!r} is {value}: {problem['msg']}")
     return (
         "; ".join(lines) + ". Settings come from flags, ASSISTANT_* variables and assistant.toml."
     )
