@@ -6,7 +6,7 @@ patterns repeat within bounds, and what has no bound is walked once.
 
 import re
 import unicodedata
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Container, Iterable, Iterator
 from functools import lru_cache
 from pathlib import Path
 
@@ -109,11 +109,12 @@ _ASCII_FORMS = str.maketrans(
 )
 
 
-def mask_secrets(text: str) -> tuple[str, tuple[str, ...]]:
-    """Replace secrets by what they are; return the text and the kinds found.
+def mask_secrets(text: str, spare: Container[str] = ()) -> tuple[str, tuple[str, ...]]:
+    """Replace secrets by what they are; return the text and the kinds found, those to spare too.
 
     Masked: bank cards (Luhn), CN mobile numbers, resident ids (checksum), e-mail addresses,
-    one-time codes, passwords and private keys in context, and recovery phrases.
+    one-time codes, passwords and private keys in context, and recovery phrases. `spare` names
+    kinds that stay: how a person asks to be reached is no secret from those who shall do it.
     """
     plain = text.translate(_ASCII_FORMS)
     masks: dict[Span, str] = {}
@@ -121,7 +122,8 @@ def mask_secrets(text: str) -> tuple[str, tuple[str, ...]]:
     for kind, mask, find in _RULES:
         if found := _apart(find(plain)):
             kinds[kind] = None
-            masks |= dict.fromkeys(found, mask)
+            if kind not in spare:
+                masks |= dict.fromkeys(found, mask)
             plain = _replaced(plain, {span: "\0" * (span[1] - span[0]) for span in found})
     return _replaced(text, masks), tuple(kinds)
 

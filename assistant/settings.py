@@ -113,6 +113,22 @@ class Settings(BaseSettings):
     trusted_proxies: tuple[IPvAnyNetwork, ...] = Field(
         (), description="addresses or networks of proxies whose X-Forwarded-For is believed"
     )
+    history: str = Field(
+        "sqlite:///var/history.db",
+        description="database of conversations and tickets: sqlite:/// or postgresql+psycopg://",
+    )
+    retention_days: float = Field(
+        30, ge=0, description="days that conversations and closed tickets are kept; 0: for ever"
+    )
+    tickets: bool = Field(
+        True, description="give tickets numbers and keep them; off: a draft to copy"
+    )
+    webhook_url: str | None = Field(
+        None, pattern=r"^https?://[^\s/]", description="address that is told of every new ticket"
+    )
+    webhook_secret: SecretStr | None = Field(
+        None, description="key that signs what the webhook is told (HMAC-SHA256); unset: unsigned"
+    )
 
     @classmethod
     def settings_customise_sources(

@@ -9,7 +9,8 @@ PACKAGE = Path(__file__).parent.parent / "assistant"
 RIVER = """
 errors records settings metrics fold sound screen formats load split embed store lexical generations
 search turns confidence questions calibrate answer evaluate report contacts triage handoff build
-desk access terminal web.wording web.render web.problems web.guard web.shell web.live web.page
+desk kept schema rows history webhook
+access terminal web.wording web.render web.problems web.guard web.shell web.live web.page
 web.office_words web.office web.login web.limits web.protocol web.app web cli
 """.split()
 # Imports inside a function: heavy or optional libraries, each in the one place that needs it.
@@ -17,7 +18,6 @@ LAZY = {
     "formats": {"markdown_it", "selectolax.lexbor", "pypdf", "pypdf.errors", "docx"},
     "split": {"langchain_text_splitters"},
     "embed": {"sentence_transformers"},
-    "confidence": {"sklearn.linear_model"},
     "cli": {"assistant.web"},
 }
 

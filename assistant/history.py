@@ -1,0 +1,341 @@
+"""The memory: turns, votes, tickets and proposals, kept in a database."""
+
+import secrets
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any, TypeVar
+
+import orjson
+from sqlalchemy import Connection, Engine, create_engine, event, make_url
+
+from assistant import rows
+from assistant.answer import language_of
+from assistant.errors import BadInput
+from assistant.kept import (
+    VOTE_REASONS,
+    Day,
+    Delivery,
+    DeliveryState,
+    KeptTicket,
+    Note,
+    NotFound,
+    NotSaved,
+    Proposal,
+    ProposalState,
+    Taken,
+    TicketState,
+    Turn,
+    Vote,
+    VoteReason,
+)
+from assistant.records import Answer, Ticket
+from assistant.schema import migrate
+from assistant.screen import clean, mask_secrets
+from assistant.settings import Settings
+
+__all__ = [
+    "Day",
+    "Delivery",
+    "DeliveryState",
+    "History",
+    "KeptTicket",
+    "NotFound",
+    "NotSaved",
+    "Note",
+    "Proposal",
+    "ProposalState",
+    "Taken",
+    "TicketState",
+    "Turn",
+    "Vote",
+    "VoteReason",
+]
+
+Result = TypeVar("Result")
+_LONG, _SHORT = 2000, 200
+
+
+def now() -> datetime:
+    """Return the time."""
+    return datetime.now(UTC)
+
+
+class History:
+    """Keep what was asked and what came of it. Thread-safe."""
+
+    def __init__(self, engine: Engine, settings: Settings, clock: Callable[[], datetime]) -> None:
+        self._engine, self._settings, self._clock = engine, settings, clock
+        self._lock = threading.Lock()
+        self.notes: tuple[str, ...] = ()
+        self.saving = True
+
+    @classmethod
+    def open(cls, settings: Settings, clock: Callable[[], datetime] = now) -> "History":
+        """Open the database of the settings, making it when there is none."""
+        url = make_url(settings.history)
+        if url.database:
+            Path(url.database).parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        engine = create_engine(url)
+        event.listen(engine, "connect", _prepare)
+        history = cls(engine, settings, clock)
+        history._write(lambda connection: migrate(connection, clock()))
+        history.purge()
+        return history
+
+    # --- Turns ------------------------------------------------------------------------------
+
+    def new_conversation(self) -> str:
+        """Return a new, unguessable id; nothing is stored."""
+        return secrets.token_urlsafe(24)
+
+    def keep(self, conversation: str, answer: Answer) -> str:
+        """Store an answer as the next turn of a conversation; return the turn's id."""
+        at = self._clock()
+        turn = secrets.token_urlsafe(18)
+        answer = _screened(answer)
+        values = {
+            "id": turn,
+            "conversation": _key(conversation),
+            "at": at,
+            "kept": at,
+            "question": answer.question,
+            "verdict": answer.verdict,
+            "confidence": answer.confidence,
+            "reason": answer.handoff.reason if answer.handoff else "",
+            "language": language_of(answer.question),
+            "generation": answer.generation,
+            "elapsed_ms": answer.elapsed_ms,
+            "answer": orjson.dumps(answer).decode(),
+        }
+        self._write(lambda connection: rows.add_turn(connection, values))
+        return turn
+
+    def turns(self, conversation: str, limit: int = 200) -> list[Turn]:
+        """Return the last turns of a conversation, oldest first; none for an unknown id."""
+        return self._read(lambda connection: rows.turns_of(connection, _key(conversation), limit))
+
+    def turn(self, id: str) -> Turn:
+        """Return a turn; raise NotFound when there is none."""
+        return self._read(lambda connection: rows.turn(connection, _key(id)))
+
+    def vote(
+        self, conversation: str, turn: str, value: int, reason: VoteReason = "", note: str = ""
+    ) -> None:
+        """Store what a user thought of a turn: 1 good, -1 bad; of several votes the last counts."""
+        if value not in (1, -1) or reason not in VOTE_REASONS:
+            raise BadInput(
+                f"A vote is 1 or -1, its reason one of {', '.join(VOTE_REASONS[1:])} or empty."
+            )
+        values = {"value": value, "reason": reason, "note": _text(note), "at": self._clock()}
+        key, of = _key(conversation), _key(turn)
+        self._write(lambda connection: rows.set_vote(connection, key, of, values))
+
+    def gaps(self, days: int = 30, limit: int = 2000) -> list[Turn]:
+        """Return turns that went unanswered or were voted down, newest first."""
+        since = self._clock() - timedelta(days=days)
+        return self._read(lambda connection: rows.gaps(connection, since, limit))
+
+    def days(self, days: int = 30) -> list[Day]:
+        """Count what happened on each of the last days (UTC) on which anything did."""
+        since = self._clock() - timedelta(days=days)
+        return self._read(lambda connection: rows.days(connection, since))
+
+    # --- Tickets ----------------------------------------------------------------------------
+
+    def open_ticket(
+        self, conversation: str, turn: str, ticket: Ticket, reply_to: str = ""
+    ) -> KeptTicket:
+        """Give a turn's ticket a number and store it; a turn has one ticket."""
+        values = {
+            "state": "new",
+            "urgent": int(ticket.reason == "urgent_account_security"),
+            "reason": ticket.reason,
+            "created": self._clock(),
+            "owner": "",
+            "packet": orjson.dumps(_screened_ticket(ticket)).decode(),
+            "reply_to": _text(reply_to, _SHORT, spare=("email", "mobile")),
+        }
+        delivery = secrets.token_urlsafe(18) if self._settings.webhook_url else ""
+        key, of = _key(conversation), _key(turn)
+        return self._write(
+            lambda connection: rows.add_ticket(connection, key, of, values, delivery)
+        )
+
+    def tickets(
+        self,
+        state: TicketState | None = None,
+        owner: str | None = None,
+        limit: int = 100,
+        before: int | None = None,
+    ) -> list[KeptTicket]:
+        """Return tickets: new or claimed ones urgent first, then oldest first; else newest first.
+
+        `before` leaves out that number and all above it.
+        """
+        return self._read(
+            lambda connection: rows.list_tickets(connection, state, owner, limit, before)
+        )
+
+    def ticket(self, number: int) -> KeptTicket:
+        """Return a ticket; raise NotFound when there is none."""
+        return self._read(lambda connection: rows.ticket(connection, number))
+
+    def claim(self, number: int, agent: str) -> KeptTicket:
+        """Make a ticket an agent's; raise Taken when it is another's."""
+        name, at = _name(agent), self._clock()
+        return self._write(lambda connection: rows.claim(connection, number, name, at))
+
+    def release(self, number: int, agent: str) -> KeptTicket:
+        """Give an agent's ticket back to all; raise Taken when it is another's."""
+        name = _name(agent)
+        return self._write(lambda connection: rows.release(connection, number, name))
+
+    def close_ticket(self, number: int, agent: str, note: str = "") -> KeptTicket:
+        """Close a ticket that is the agent's or nobody's; raise Taken when it is another's."""
+        name, at, text = _name(agent), self._clock(), _text(note)
+        return self._write(lambda connection: rows.close(connection, number, name, text, at))
+
+    def add_note(self, number: int, agent: str, text: str) -> KeptTicket:
+        """Add an agent's note to a ticket."""
+        name, at, words = _name(agent), self._clock(), _required(text, "note")
+        return self._write(lambda connection: rows.add_note(connection, number, name, words, at))
+
+    def counts(self) -> dict[str, int]:
+        """Count tickets by state."""
+        return self._read(rows.counts)
+
+    # --- Proposals --------------------------------------------------------------------------
+
+    def propose(
+        self, questions: Sequence[str], passage: str, answer: str, author: str, origin: str
+    ) -> Proposal:
+        """Propose to the maintainers that the guide answer these questions."""
+        at = self._clock()
+        values = {
+            "questions": orjson.dumps([_text(one) for one in questions]).decode(),
+            "passage": _text(passage),
+            "answer": _text(answer, 10_000),
+            "author": _name(author),
+            "origin": _text(origin, _SHORT),
+            "state": "new",
+            "created": at,
+            "kept": at,
+            "decided_by": "",
+            "note": "",
+        }
+        return self._write(lambda connection: rows.add_proposal(connection, values))
+
+    def proposals(self, state: ProposalState | None = None) -> list[Proposal]:
+        """Return proposals, newest first."""
+        return self._read(lambda connection: rows.list_proposals(connection, state))
+
+    def decide(self, id: int, accepted: bool, by: str, note: str = "") -> Proposal:
+        """Accept or refuse a proposal; raise Taken when that was decided before."""
+        at = self._clock()
+        values = {
+            "state": "accepted" if accepted else "refused",
+            "decided": at,
+            "kept": at,
+            "decided_by": _name(by),
+            "note": _text(note),
+        }
+        return self._write(lambda connection: rows.decide(connection, id, values))
+
+    # --- Keeping and forgetting -------------------------------------------------------------
+
+    def forget(self, conversation: str) -> int:
+        """Delete a conversation with its votes and tickets; return how many turns it had."""
+        return self._write(lambda connection: rows.forget(connection, _key(conversation)))
+
+    def purge(self) -> int:
+        """Delete what is older than the settings keep; return how many rows that were."""
+        return 0
+
+    def export(self) -> Iterator[str]:
+        """Yield one JSON record a conversation, with its turns, votes and tickets."""
+        yield from ()
+
+    def backup(self, path: Path) -> None:
+        """Write a copy of the database, whole even while it is written to."""
+
+    def close(self) -> None:
+        """Let go of the database."""
+        self._engine.dispose()
+
+    # --- Outbox -----------------------------------------------------------------------------
+
+    def due(self, now: datetime, limit: int = 20) -> list[Delivery]:
+        """Return what is to be told to the webhook."""
+        return self._read(lambda connection: rows.due(connection, now, limit))
+
+    def delivered(self, id: str) -> None:
+        """Mark a delivery as received."""
+        self._delivery(id, state="delivered", error="")
+
+    def failed(self, id: str, error: str, next_try: datetime) -> None:
+        """Mark a try as failed, the next one being due at a time."""
+        self._delivery(id, error=_text(error, _SHORT), due=next_try)
+
+    def give_up(self, id: str, error: str) -> None:
+        """Mark a delivery as failed for good."""
+        self._delivery(id, state="undelivered", error=_text(error, _SHORT))
+
+    def _delivery(self, id: str, **values: object) -> None:
+        self._write(lambda connection: rows.set_delivery(connection, id, values))
+
+    def _write(self, job: Callable[[Connection], Result]) -> Result:
+        with self._lock, self._engine.begin() as connection:
+            return job(connection)
+
+    def _read(self, job: Callable[[Connection], Result]) -> Result:
+        with self._engine.connect() as connection:
+            return job(connection)
+
+
+def _prepare(connection: Any, _record: object) -> None:
+    for pragma in ("journal_mode = WAL", "foreign_keys = ON", "secure_delete = ON"):
+        connection.execute(f"PRAGMA {pragma}")
+
+
+def _key(text: str) -> str:
+    return clean(text)[:64]
+
+
+def _text(text: str, limit: int = _LONG, spare: Sequence[str] = ()) -> str:
+    """Return text that may be stored: clean, secrets masked, of bounded length."""
+    return mask_secrets(clean(text[: 10 * limit]).strip(), spare)[0][:limit]
+
+
+def _name(text: str) -> str:
+    return _required(text, "name", 100)
+
+
+def _required(text: str, what: str, limit: int = _LONG) -> str:
+    if words := _text(text, limit):
+        return words
+    raise BadInput(f"The {what} is empty: write at least a word.")
+
+
+def _screened(answer: Answer) -> Answer:
+    """Mask what of an answer is the user's; the guide's own words stay."""
+    question = _text(answer.question, 20_000)
+    if question == answer.question:
+        return answer
+    handoff = answer.handoff
+    if handoff:
+        handoff = replace(handoff, ticket_draft=_text(handoff.ticket_draft, 50_000))
+    message = _text(answer.message)
+    return replace(answer, question=question, message=message, handoff=handoff)
+
+
+def _screened_ticket(ticket: Ticket) -> Ticket:
+    filled = tuple(replace(one, text=_text(one.text)) for one in ticket.filled)
+    return replace(
+        ticket,
+        question=_text(ticket.question, 20_000),
+        previous=_text(ticket.previous),
+        filled=filled,
+    )

@@ -1,0 +1,395 @@
+"""Write and read the history's rows, each function within the transaction it is given."""
+
+from collections.abc import Sequence
+from datetime import datetime, timedelta
+from typing import Any
+
+import orjson
+from sqlalchemy import (
+    ColumnElement,
+    Connection,
+    CursorResult,
+    Row,
+    Select,
+    and_,
+    delete,
+    func,
+    insert,
+    or_,
+    select,
+    update,
+)
+
+from assistant.kept import (
+    Day,
+    Delivery,
+    KeptTicket,
+    Note,
+    NotFound,
+    Proposal,
+    ProposalState,
+    Taken,
+    TicketState,
+    Turn,
+    Vote,
+)
+from assistant.schema import notes, outbox, proposals, tickets, turns, votes
+
+Values = dict[str, Any]
+
+
+def _new_key(result: CursorResult[Any]) -> int:
+    """Return the key that the database gave to an inserted row."""
+    assert result.inserted_primary_key is not None
+    return int(result.inserted_primary_key[0])
+
+
+# --- Turns --------------------------------------------------------------------------------------
+
+_ADD_TURN = insert(turns)
+_TURNS = (
+    select(
+        *(column for column in turns.c if column.name not in ("seq", "kept")),
+        votes.c.value,
+        votes.c.reason.label("vote_reason"),
+        votes.c.note,
+        votes.c.at.label("voted"),
+        tickets.c.number,
+    )
+    .outerjoin(votes, votes.c.turn == turns.c.seq)
+    .outerjoin(tickets, tickets.c.turn == turns.c.seq)
+)
+
+
+def add_turn(connection: Connection, values: Values) -> None:
+    """Store one turn."""
+    connection.execute(_ADD_TURN, values)
+
+
+def turns_of(connection: Connection, conversation: str, limit: int) -> list[Turn]:
+    """Return the last turns of a conversation, oldest first."""
+    asked = _TURNS.where(turns.c.conversation == conversation)
+    found = connection.execute(asked.order_by(turns.c.seq.desc()).limit(limit))
+    return [_turn(row) for row in found][::-1]
+
+
+def turn(connection: Connection, id: str) -> Turn:
+    """Return a turn; raise NotFound when there is none."""
+    row = connection.execute(_TURNS.where(turns.c.id == id)).first()
+    if row is None:
+        raise NotFound("没有这个问题的记录。 / There is no such question on record.")
+    return _turn(row)
+
+
+def gaps(connection: Connection, since: datetime, limit: int) -> list[Turn]:
+    """Return turns that went unanswered (but for small talk) or were voted down, newest first."""
+    unanswered = and_(turns.c.verdict == "unanswered", turns.c.reason != "")
+    asked = _TURNS.where(turns.c.at >= since, or_(unanswered, votes.c.value < 0))
+    return [
+        _turn(row) for row in connection.execute(asked.order_by(turns.c.seq.desc()).limit(limit))
+    ]
+
+
+def days(connection: Connection, since: datetime) -> list[Day]:
+    """Return what happened on each day on which something was asked, oldest first."""
+    day = func.substr(turns.c.at, 1, 10)
+
+    def count(condition: ColumnElement[bool]) -> ColumnElement[int]:
+        return func.count(1).filter(condition)
+
+    asked = (
+        select(
+            day,
+            func.count(),
+            *(count(turns.c.verdict == name) for name in ("answered", "uncertain", "unanswered")),
+            count(votes.c.value > 0),
+            count(votes.c.value < 0),
+            count(tickets.c.number.is_not(None)),
+        )
+        .select_from(turns)
+        .outerjoin(votes, votes.c.turn == turns.c.seq)
+        .outerjoin(tickets, tickets.c.turn == turns.c.seq)
+        .where(turns.c.at >= since)
+        .group_by(day)
+        .order_by(day)
+    )
+    return [Day(*row) for row in connection.execute(asked)]
+
+
+def set_vote(connection: Connection, conversation: str, id: str, values: Values) -> None:
+    """Store the vote on a turn in the place of one before."""
+    seq = _seq(connection, conversation, id)
+    if not connection.execute(update(votes).where(votes.c.turn == seq), values).rowcount:
+        connection.execute(insert(votes), {"turn": seq, **values})
+
+
+def forget(connection: Connection, conversation: str) -> int:
+    """Delete the turns of a conversation with all that hangs on them; return how many."""
+    return connection.execute(delete(turns).where(turns.c.conversation == conversation)).rowcount
+
+
+def _seq(connection: Connection, conversation: str, id: str) -> int:
+    asked = select(turns.c.seq).where(turns.c.id == id, turns.c.conversation == conversation)
+    seq: int | None = connection.scalar(asked)
+    if seq is None:
+        raise NotFound("这个会话里没有这个问题。 / There is no such question in this conversation.")
+    return seq
+
+
+def _turn(row: Row[*tuple[Any, ...]]) -> Turn:
+    vote = None
+    if row.value is not None:
+        vote = Vote(row.value, row.vote_reason, row.note, row.voted)
+    return Turn(
+        id=row.id,
+        conversation=row.conversation,
+        at=row.at,
+        question=row.question,
+        verdict=row.verdict,
+        confidence=row.confidence,
+        reason=row.reason,
+        language=row.language,
+        generation=row.generation,
+        elapsed_ms=row.elapsed_ms,
+        answer=orjson.loads(row.answer),
+        vote=vote,
+        ticket=row.number,
+    )
+
+
+# --- Tickets ------------------------------------------------------------------------------------
+
+_TICKETS = (
+    select(
+        *(column for column in tickets.c if column.name != "turn"),
+        turns.c.id,
+        turns.c.conversation,
+        turns.c.language,
+        outbox.c.state.label("delivery"),
+    )
+    .join(turns, turns.c.seq == tickets.c.turn)
+    .outerjoin(outbox, outbox.c.ticket == tickets.c.number)
+)
+
+
+def add_ticket(
+    connection: Connection, conversation: str, turn: str, values: Values, delivery: str
+) -> KeptTicket:
+    """Store the ticket of a turn, once; with an id of a delivery, for the webhook too."""
+    seq = _seq(connection, conversation, turn)
+    number = connection.scalar(select(tickets.c.number).where(tickets.c.turn == seq))
+    if number is None:
+        number = _new_key(connection.execute(insert(tickets), {"turn": seq, **values}))
+        if delivery:
+            waiting = {"id": delivery, "ticket": number, "due": values["created"]}
+            connection.execute(
+                insert(outbox), {**waiting, "state": "pending", "tries": 0, "error": ""}
+            )
+    return ticket(connection, number)
+
+
+def ticket(connection: Connection, number: int) -> KeptTicket:
+    """Return a ticket; raise NotFound when there is none."""
+    found = _tickets(connection, _TICKETS.where(tickets.c.number == number))
+    if not found:
+        raise NotFound(f"没有第 {number} 号工单。 / There is no ticket {number}.")
+    return found[0]
+
+
+def list_tickets(
+    connection: Connection,
+    state: TicketState | None,
+    owner: str | None,
+    limit: int,
+    before: int | None,
+) -> list[KeptTicket]:
+    """Return tickets; open ones urgent first, then oldest first; else newest first."""
+    asked = _TICKETS.limit(limit)
+    if state is not None:
+        asked = asked.where(tickets.c.state == state)
+    if owner is not None:
+        asked = asked.where(tickets.c.owner == owner)
+    if before is not None:
+        asked = asked.where(tickets.c.number < before)
+    if state in ("new", "claimed"):
+        return _tickets(connection, asked.order_by(tickets.c.urgent.desc(), tickets.c.number))
+    return _tickets(connection, asked.order_by(tickets.c.number.desc()))
+
+
+def tickets_of(connection: Connection, conversation: str) -> list[KeptTicket]:
+    """Return the tickets of a conversation, oldest first."""
+    asked = _TICKETS.where(turns.c.conversation == conversation).order_by(tickets.c.number)
+    return _tickets(connection, asked)
+
+
+def counts(connection: Connection) -> dict[str, int]:
+    """Count tickets by state."""
+    asked = select(tickets.c.state, func.count()).group_by(tickets.c.state)
+    return {"new": 0, "claimed": 0, "closed": 0} | dict(connection.execute(asked).tuples().all())
+
+
+def claim(connection: Connection, number: int, agent: str, now: datetime) -> KeptTicket:
+    """Make a ticket an agent's; exactly one of many wins."""
+    free = and_(tickets.c.number == number, tickets.c.owner == "", tickets.c.state == "new")
+    taken = {"owner": agent, "state": "claimed", "claimed": now}
+    won = connection.execute(update(tickets).where(free), taken).rowcount
+    found = ticket(connection, number)
+    if not won and (found.owner, found.state) != (agent, "claimed"):
+        raise _taken(found)
+    return found
+
+
+def release(connection: Connection, number: int, agent: str) -> KeptTicket:
+    """Give an agent's ticket back to all."""
+    mine = and_(tickets.c.number == number, tickets.c.owner == agent, tickets.c.state == "claimed")
+    free = {"owner": "", "state": "new", "claimed": None}
+    done = connection.execute(update(tickets).where(mine), free).rowcount
+    found = ticket(connection, number)
+    if not done and found.state != "new":
+        raise _taken(found)
+    return found
+
+
+def close(connection: Connection, number: int, agent: str, text: str, now: datetime) -> KeptTicket:
+    """Close a ticket that is the agent's or nobody's; its age counts from now."""
+    open_ = and_(
+        tickets.c.number == number,
+        tickets.c.owner.in_(("", agent)),
+        tickets.c.state != "closed",
+    )
+    closed = {"owner": agent, "state": "closed", "closed": now}
+    done = connection.execute(update(tickets).where(open_), closed).rowcount
+    found = ticket(connection, number)
+    if not done:
+        if found.owner != agent:
+            raise _taken(found)
+        return found
+    together = turns.c.conversation == found.conversation
+    connection.execute(update(turns).where(together, turns.c.kept < now), {"kept": now})
+    return add_note(connection, number, agent, text, now) if text else found
+
+
+def add_note(
+    connection: Connection, number: int, agent: str, text: str, now: datetime
+) -> KeptTicket:
+    """Add a note to a ticket."""
+    ticket(connection, number)
+    note = {"ticket": number, "author": agent, "at": now, "text": text}
+    connection.execute(insert(notes), note)
+    return ticket(connection, number)
+
+
+def _taken(found: KeptTicket) -> Taken:
+    owner = found.owner or "-"
+    return Taken(
+        f"第 {found.number} 号工单已由 {owner} 处理（{found.state}）。 / "
+        f"Ticket {found.number} is {owner}'s ({found.state}).",
+        found.owner,
+    )
+
+
+def _tickets(connection: Connection, asked: Select[Any]) -> list[KeptTicket]:
+    found = connection.execute(asked).all()
+    written: dict[int, list[Note]] = {row.number: [] for row in found}
+    for note in connection.execute(
+        select(notes).where(notes.c.ticket.in_(list(written))).order_by(notes.c.seq)
+    ):
+        written[note.ticket].append(Note(note.author, note.at, note.text))
+    return [_ticket(row, written[row.number]) for row in found]
+
+
+def _ticket(row: Row[*tuple[Any, ...]], written: Sequence[Note]) -> KeptTicket:
+    packet = orjson.loads(row.packet)
+    return KeptTicket(
+        number=row.number,
+        state=row.state,
+        reason=row.reason,
+        urgent=bool(row.urgent),
+        question=packet["question"],
+        language=row.language,
+        created=row.created,
+        owner=row.owner,
+        claimed=row.claimed,
+        closed=row.closed,
+        conversation=row.conversation,
+        turn=row.id,
+        packet=packet,
+        reply_to=row.reply_to,
+        notes=tuple(written),
+        delivery=row.delivery or "off",
+    )
+
+
+# --- Proposals ----------------------------------------------------------------------------------
+
+
+def add_proposal(connection: Connection, values: Values) -> Proposal:
+    """Store a proposal."""
+    return proposal(connection, _new_key(connection.execute(insert(proposals), values)))
+
+
+def proposal(connection: Connection, id: int) -> Proposal:
+    """Return a proposal; raise NotFound when there is none."""
+    row = connection.execute(select(proposals).where(proposals.c.id == id)).first()
+    if row is None:
+        raise NotFound(f"没有第 {id} 号建议。 / There is no proposal {id}.")
+    return _proposal(row)
+
+
+def list_proposals(connection: Connection, state: ProposalState | None) -> list[Proposal]:
+    """Return proposals, newest first."""
+    asked = select(proposals).order_by(proposals.c.id.desc())
+    if state is not None:
+        asked = asked.where(proposals.c.state == state)
+    return [_proposal(row) for row in connection.execute(asked)]
+
+
+def decide(connection: Connection, id: int, values: Values) -> Proposal:
+    """Decide a proposal that nobody decided yet."""
+    waiting = and_(proposals.c.id == id, proposals.c.state == "new")
+    done = connection.execute(update(proposals).where(waiting), values).rowcount
+    found = proposal(connection, id)
+    if not done:
+        raise Taken(
+            f"第 {id} 号建议已由 {found.decided_by} 决定（{found.state}）。 / Proposal {id} was "
+            f"decided by {found.decided_by} ({found.state}).",
+            found.decided_by,
+        )
+    return found
+
+
+def _proposal(row: Row[*tuple[Any, ...]]) -> Proposal:
+    return Proposal(
+        id=row.id,
+        questions=tuple(orjson.loads(row.questions)),
+        passage=row.passage,
+        answer=row.answer,
+        author=row.author,
+        origin=row.origin,
+        state=row.state,
+        created=row.created,
+        decided=row.decided,
+        decided_by=row.decided_by,
+        note=row.note,
+    )
+
+
+# --- Outbox -------------------------------------------------------------------------------------
+
+_LONGEST_WAIT = timedelta(days=1)
+
+
+def due(connection: Connection, now: datetime, limit: int) -> list[Delivery]:
+    """Return deliveries whose time has come; one set for after the longest wait is due too.
+
+    Only a clock that went back makes such a one.
+    """
+    come = or_(outbox.c.due <= now, outbox.c.due > now + _LONGEST_WAIT)
+    asked = select(outbox.c.id, outbox.c.ticket, outbox.c.tries, outbox.c.error)
+    waiting = asked.where(outbox.c.state == "pending", come).order_by(outbox.c.ticket)
+    return [Delivery(*row) for row in connection.execute(waiting.limit(limit))]
+
+
+def set_delivery(connection: Connection, id: str, values: Values) -> None:
+    """Change a delivery."""
+    connection.execute(update(outbox).where(outbox.c.id == id), values)
