@@ -146,7 +146,7 @@ class Access:
         if name in get_args(Role):
             return self._tokens.get(cast(Role, name))
         user = self._users.now().get(name)
-        return user and user.password
+        return user.password if user else None
 
 
 def _given_tokens(settings: Settings) -> dict[Role, str]:
@@ -156,7 +156,7 @@ def _given_tokens(settings: Settings) -> dict[Role, str]:
     for role, token in tokens.items():
         if len(token) < _TOKEN_CHARS:
             raise UsageError(
-                f"the setting {role}_token has {len(token)} characters, at least {_TOKEN_CHARS} are "
+                f"the setting {role}_token has {len(token)} characters, {_TOKEN_CHARS} or more are "
                 'needed. Make one: python -c "import secrets; print(secrets.token_urlsafe(24))"'
             )
     if len(set(tokens.values())) < len(tokens):
@@ -214,7 +214,8 @@ class _Users:
         except FileNotFoundError:
             return {}
         except (OSError, ValueError) as error:
-            raise self._wrong(f"cannot be read ({getattr(error, 'strerror', None) or error})")
+            why = getattr(error, "strerror", None) or error
+            raise self._wrong(f"cannot be read ({why})") from None
         users = told.get("users", {})
         if not isinstance(users, dict) or told.keys() - {"users"}:
             raise self._wrong("has other tables than [users.NAME]")
@@ -318,7 +319,7 @@ class _Sessions:
 
     def __init__(self, settings: Settings) -> None:
         self._path = settings.users.with_name("sessions.json")
-        self._seconds = settings.session_hours * 3600
+        self._seconds = max(1, int(settings.session_hours * 3600))
         self._lock = threading.Lock()
         self._key, self._ended = self._load()
         self._signer = URLSafeTimedSerializer(
