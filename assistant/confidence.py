@@ -1,8 +1,7 @@
 """Turn the shape of a hit list into a calibrated probability that the first passage answers.
 
-A logistic regression over a few raw signals (Platt 1999), fitted to one index: scikit-learn at
-build or calibrate time, a dot product when serving. Two cuts on the probability are chosen for
-stated risks.
+A logistic regression over a few raw signals (Platt 1999), fitted to one index at build or calibrate
+time, a dot product when serving. Two cuts on the probability are chosen for stated risks.
 """
 
 import math
@@ -22,6 +21,8 @@ Truths = NDArray[np.bool_]
 
 _FOLDS = 10
 _STRENGTH = 1.0  # inverse of the ridge penalty on standardised signals
+_CLOSE = 1e-9  # a step so small that the fit is done; ten do in practice
+_MOST_STEPS = 100
 
 SIGNS = {"passage": 1, "support": 1, "coverage": 1, "crowd": -1, "spanned": 1}
 SIGNALS = tuple(SIGNS)
@@ -153,7 +154,7 @@ def _straighten(odds: Floats, right: Truths) -> tuple[float, float]:
     """
     if right.all() or not right.any():
         return 1.0, 0.0
-    slope, shift = _logistic(odds[:, None], right, np.ones(len(odds)))
+    slope, shift = logistic(odds[:, None], right, np.ones(len(odds)))
     return max(0.1, float(slope[0])), shift
 
 
@@ -175,27 +176,45 @@ def _regression(x: Floats, y: Truths, weight: Floats) -> tuple[Floats, float]:
     signs = np.array(list(SIGNS.values()))
     while used.any():
         coefficients[:] = 0.0
-        coefficients[used], intercept = _logistic(x[:, used], y, weight)
+        coefficients[used], intercept = logistic(x[:, used], y, weight)
         wrong = coefficients * signs < 0
         if not wrong.any():
             return coefficients, intercept
         used &= ~wrong
-    return np.zeros(x.shape[1]), _logistic(x[:, :0], y, weight)[1]
+    return np.zeros(x.shape[1]), logistic(x[:, :0], y, weight)[1]
 
 
-def _logistic(x: Floats, y: Truths, weight: Floats) -> tuple[Floats, float]:
-    from sklearn.linear_model import LogisticRegression
+def logistic(x: Floats, y: Truths, weight: Floats) -> tuple[Floats, float]:
+    """Fit a weighted logistic regression with a ridge, by Newton's method with halved steps.
 
+    The coefficients are those of scikit-learn, without the second that its import takes.
+    """
     if not x.shape[1]:
         rate = float(np.average(y, weights=weight))
         return np.zeros(0), math.log(rate / (1 - rate))
     mean = np.average(x, axis=0, weights=weight)
     spread = np.sqrt(np.average((x - mean) ** 2, axis=0, weights=weight))
     spread[spread == 0] = 1.0
-    model = LogisticRegression(C=_STRENGTH, max_iter=1000)
-    model.fit((x - mean) / spread, y, sample_weight=weight)
-    coefficients: Floats = model.coef_[0] / spread
-    return coefficients, float(model.intercept_[0] - coefficients @ mean)
+    rows = np.column_stack([(x - mean) / spread, np.ones(len(x))])
+    ridge = np.append(np.full(x.shape[1], 1 / _STRENGTH), 0.0)
+
+    def loss(fitted: Floats) -> float:
+        odds = rows @ fitted
+        return float(weight @ np.logaddexp(0, np.where(y, -odds, odds)) + ridge @ fitted**2 / 2)
+
+    fitted = np.zeros(len(ridge))
+    for _ in range(_MOST_STEPS):
+        p = _probability(rows @ fitted)
+        slope = rows.T @ (weight * (p - y)) + ridge * fitted
+        bend = rows.T @ (rows * (weight * p * (1 - p))[:, None]) + np.diag(ridge)
+        step = np.linalg.solve(bend, slope)
+        while np.abs(step).max() > _CLOSE and loss(fitted - step) > loss(fitted):
+            step /= 2
+        fitted -= step
+        if np.abs(step).max() <= _CLOSE:
+            break
+    coefficients: Floats = fitted[:-1] / spread
+    return coefficients, float(fitted[-1] - coefficients @ mean)
 
 
 def cuts(

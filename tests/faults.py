@@ -16,7 +16,6 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent))
 
-import sklearn.linear_model  # noqa: F401, once here, not in every fork
 from fakes import CharacterEncoder
 
 import assistant.calibrate

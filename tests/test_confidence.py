@@ -17,7 +17,16 @@ from assistant import generations
 from assistant.answer import decide
 from assistant.build import build, open_generation, recalibrate
 from assistant.calibrate import probes
-from assistant.confidence import SIGNALS, SIGNS, Curve, Points, cross_fitted, cuts, fit_curve
+from assistant.confidence import (
+    SIGNALS,
+    SIGNS,
+    Curve,
+    Points,
+    cross_fitted,
+    cuts,
+    fit_curve,
+    logistic,
+)
 from assistant.desk import Desk
 from assistant.errors import IndexUnusable
 from assistant.evaluate import evaluate
@@ -60,6 +69,24 @@ def test_cross_fitting_agrees_with_scikit_learn():
         expected = model.decision_function(given_points.signals[~rest])
         assert odds[~rest] == pytest.approx(expected, abs=1e-3)
     assert auroc(odds.tolist(), given_points.right.tolist()) > 0.8
+
+
+@pytest.mark.parametrize("share", [0.03, 0.5, "separable"])
+@pytest.mark.parametrize("count", [12, 900])
+def test_the_coefficients_are_those_of_scikit_learn(count, share):
+    """Weighted points, signals of unlike size, few of a kind, and kinds that a line parts."""
+    random = np.random.default_rng(count)
+    x = random.normal(size=(count, 5)) * [1, 0.01, 30, 0.2, 1] + [0, 1, -40, 0.5, 0]
+    y = x[:, 0] > 0 if share == "separable" else random.uniform(size=count) < share
+    y[:2] = True, False
+    weight = random.uniform(0.01, 1, size=count)
+    coefficients, intercept = logistic(x, y, weight)
+    mean = np.average(x, axis=0, weights=weight)
+    spread = np.sqrt(np.average((x - mean) ** 2, axis=0, weights=weight))
+    model = LogisticRegression(C=1.0, solver="newton-cholesky", tol=1e-10, max_iter=10_000)
+    model.fit((x - mean) / spread, y, sample_weight=weight)
+    assert coefficients * spread == pytest.approx(model.coef_[0], abs=1e-6)
+    assert intercept + coefficients @ mean == pytest.approx(model.intercept_[0], abs=1e-6)
 
 
 def test_a_curve_says_what_it_knows():

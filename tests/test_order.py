@@ -9,8 +9,8 @@ PACKAGE = Path(__file__).parent.parent / "assistant"
 RIVER = """
 errors records settings metrics fold sound screen formats load split embed store lexical generations
 search turns confidence questions calibrate answer evaluate report contacts triage handoff build
-desk kept schema rows history webhook
-access terminal web.wording web.render web.problems web.guard web.shell web.live web.page
+desk kept schema rows history webhook frontdesk
+access terminal web.wording web.render web.thread web.problems web.guard web.shell web.live web.page
 web.office_words web.office web.login web.limits web.protocol web.app web cli
 """.split()
 # Imports inside a function: heavy or optional libraries, each in the one place that needs it.
