@@ -397,6 +397,17 @@ def _ticket(case: Case, filled: Sequence[Filled]) -> Ticket:
     )
 
 
+REASONS: dict[Reason, dict[Language, str]] = {
+    "low_confidence": {"zh": "不能确定指南里的答案", "en": "not certain of the guide's answer"},
+    "ambiguous": {"zh": "问题可能指几件事", "en": "the question could mean several things"},
+    "out_of_guide": {"zh": "指南没有讲到", "en": "the guide does not cover it"},
+    "asked_for_human": {"zh": "要求人工", "en": "asked for a person"},
+    "urgent_account_security": {
+        "zh": "紧急：账户或资金安全",
+        "en": "urgent: account or money at risk",
+    },
+    "contact_check": {"zh": "核对联系方式的真假", "en": "asked whether a contact is genuine"},
+}
 _TICKET_WORDS: dict[Language, tuple[str, ...]] = {
     "zh": ("原因", "问题", "上一个问题", "已看过的段落", "请补充", "索引"),
     "en": (
@@ -412,8 +423,9 @@ _TICKET_WORDS: dict[Language, tuple[str, ...]] = {
 
 def ticket_text(ticket: Ticket) -> str:
     """Write a ticket as text to copy, in the language of its question."""
-    reason, question, before, shown, add, index = _TICKET_WORDS[language_of(ticket.question)]
-    lines = [f"{reason}: {ticket.reason}", f"{question}: {ticket.question}"]
+    language = language_of(ticket.question)
+    reason, question, before, shown, add, index = _TICKET_WORDS[language]
+    lines = [f"{reason}: {REASONS[ticket.reason][language]}", f"{question}: {ticket.question}"]
     if ticket.previous:
         lines.append(f"{before}: {ticket.previous}")
     if ticket.quotes:

@@ -14,8 +14,11 @@ from fastapi.exceptions import RequestValidationError
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, JSONResponse, Response
 
+from assistant.access import Access
 from assistant.desk import Desk
 from assistant.errors import UsageError
+from assistant.frontdesk import FrontDesk
+from assistant.history import History
 from assistant.settings import Settings
 from assistant.terminal import Progress
 from assistant.web.guard import Guard
@@ -33,16 +36,19 @@ _DRAIN_SECONDS = 5
 _BACKLOG = 2048
 
 
-def create_app(desk: Desk) -> FastAPI:
-    """Return the application over a desk: health, source viewer, and the page at `/`."""
+def create_app(front: FrontDesk, access: Access) -> FastAPI:
+    """Return the application over a desk: the pages, and the doors for programs."""
     app = FastAPI(title="Support assistant", docs_url=None, redoc_url=None, openapi_url=None)
     app.add_middleware(Shell)
-    app.add_middleware(Guard, settings=desk.settings)
-    for path, answer in (("/healthz", _health(desk)), ("/source/{path:path}", _source(desk))):
+    app.add_middleware(Guard, settings=front.settings)
+    for path, answer in (
+        ("/healthz", _health(front.desk)),
+        ("/source/{path:path}", _source(front.desk)),
+    ):
         app.add_api_route(path, answer, methods=["GET", "HEAD"], include_in_schema=False)
     mounted: FastAPI = gr.mount_gradio_app(
         app,
-        build_page(desk),
+        build_page(front),
         path="/",
         footer_links=[],
         run_history=False,
@@ -75,7 +81,8 @@ def _health(desk: Desk) -> Callable[[], JSONResponse]:
 
 def _source(desk: Desk) -> Callable[[Request, str], Response]:
     def source(request: Request, path: str) -> Response:
-        language = preferred(request.headers.get("accept-language", ""))
+        headers = request.headers
+        language = preferred(headers.get("accept-language", ""), headers.get("cookie", ""))
         document = desk.document(path)
         if document is None:
             words = f"<p>{text(say('no_source', language))}</p>"
@@ -98,9 +105,11 @@ def serve(settings: Settings) -> int:
     listener = _listen(settings)  # first: a taken port is said before anything is built
     with Progress() as progress:
         desk = Desk.open(settings, progress)
-    for note in desk.notes:
+    front = FrontDesk(desk, History.open(settings))
+    access = Access.open(settings)
+    for note in front.notes:
         print(note, file=sys.stderr)
-    application = create_app(desk)
+    application = create_app(front, access)
     restart_on_change()
     host, port = listener.getsockname()[:2]
     name = "localhost" if host in ("0.0.0.0", "::") else f"[{host}]" if ":" in host else host

@@ -1,14 +1,22 @@
-"""The page for users: ask, read the guide's words, hand over to a person."""
+"""The page for users: a conversation of questions and the guide's words, and the way to a person."""
 
 import logging
+from collections.abc import Callable, Sequence
+from typing import Any, TypeVar
 
 import gradio as gr
+import orjson
+from gradio.events import api
 
 from assistant.answer import Language, language_of
-from assistant.desk import Desk
 from assistant.errors import AssistantError, BadInput
-from assistant.web.render import answer_html, notice_html
+from assistant.frontdesk import FrontDesk, Reply
+from assistant.kept import NotSaved
+from assistant.web.render import notice_html
+from assistant.web.thread import thread_html
 from assistant.web.wording import EXAMPLES, WORDS, preferred, say, tag
+
+Found = TypeVar("Found")
 
 I18N = gr.I18n(
     **{
@@ -46,73 +54,184 @@ THEME = gr.themes.Default(
 )
 _WAITING = 256
 _AT_ONCE = 8
+_SHOWN = 20
 _log = logging.getLogger(__name__)
 
 
-def build_page(desk: Desk) -> gr.Blocks:
-    """Return the Gradio page over a desk."""
-
-    def ask(question: str, request: gr.Request) -> str:
-        return _asked(desk, question or "", request)
-
+def build_page(front: FrontDesk) -> gr.Blocks:
+    """Return the Gradio page over a desk, and its two endpoints for programs."""
     page: gr.Blocks
     with gr.Blocks(title=say("title", "zh"), analytics_enabled=False) as page:
+        gr.HTML(_switch(), elem_classes="switch", apply_default_css=False)
         gr.Markdown(I18N("heading"), elem_classes="heading")
         gr.Markdown(I18N("lead"), elem_classes="lead")
-        with gr.Row(elem_classes="asking"):
-            question = gr.Textbox(
-                label=I18N("question"),
-                placeholder=I18N("placeholder"),
-                max_length=desk.settings.max_question_chars,
-                lines=1,
-                max_lines=6,
-                scale=5,
-                elem_id="question",
-            )
-            button = gr.Button(I18N("ask"), variant="primary", elem_id="ask")
         gr.Markdown(I18N("privacy"), elem_classes="quiet")
+        # The same key and secret at every start: a restart of the server loses no conversation.
+        conversation = gr.BrowserState("", storage_key="conversation", secret="conversation")
+        thread = gr.HTML(elem_id="answer", apply_default_css=False)
         gr.HTML(_states(), elem_classes="state", apply_default_css=False)
-        answer = gr.HTML(elem_id="answer", apply_default_css=False)
-        gr.Markdown(I18N("examples"), elem_classes="quiet")
-        for language in EXAMPLES:
-            _examples(desk, language, [question, answer])
-        # Every listener is a public endpoint unless it says that it is none.
-        gr.on([question.submit, button.click], ask, question, answer, api_visibility="private")
+        with gr.Column(elem_classes="beginning"):
+            gr.Markdown(I18N("examples"), elem_classes="quiet")
+            examples = [one for language in EXAMPLES for one in _examples(language)]
+        with gr.Column(elem_classes="composer"):
+            with gr.Row(elem_classes="asking"):
+                question = gr.Textbox(
+                    label=I18N("question"),
+                    placeholder=I18N("placeholder"),
+                    max_length=front.settings.max_question_chars,
+                    lines=1,
+                    max_lines=6,
+                    scale=5,
+                    elem_id="question",
+                )
+                button = gr.Button(I18N("ask"), variant="primary", elem_id="ask")
+            with gr.Row(elem_classes="always"):
+                person = gr.Button(I18N("person"), size="sm", elem_id="person")
+                clear = gr.Button(I18N("clear"), size="sm", elem_id="clear")
+        _listen(front, page, question, conversation, thread, (button, person, clear), examples)
+        _endpoints(front)
     page.queue(max_size=_WAITING, default_concurrency_limit=_AT_ONCE)
     return page
 
 
-def _examples(desk: Desk, language: Language, outputs: list[gr.components.Component]) -> None:
+def _listen(
+    front: FrontDesk,
+    page: gr.Blocks,
+    question: gr.Textbox,
+    conversation: gr.BrowserState,
+    thread: gr.HTML,
+    buttons: tuple[gr.Button, gr.Button, gr.Button],
+    examples: Sequence[tuple[gr.Button, str]],
+) -> None:
+    """Say what happens when; every listener is a public endpoint unless it says it is private."""
+    ask_button, person, clear = buttons
+    asked, shown = [question, conversation], [thread, conversation, question]
+
+    def ask(words: str, kept: str, request: gr.Request) -> tuple[str, str, str]:
+        return _answered(front, front.ask, words or "", kept, request)
+
+    def hand_off(words: str, kept: str, request: gr.Request) -> tuple[str, str, str]:
+        return _answered(front, front.hand_off, words or _last(front, kept, request), kept, request)
+
+    def resume(kept: str, request: gr.Request) -> str:
+        return _thread(front, kept)
+
+    def forget(kept: str, request: gr.Request) -> tuple[str, str, str]:
+        return _forgotten(front, kept, request)
+
+    private: dict[str, Any] = {"api_visibility": "private"}
+    gr.on([question.submit, ask_button.click], ask, asked, shown, api_name="turn", **private)
+    person.click(hand_off, asked, shown, api_name="hand_off", **private)
+    clear.click(forget, conversation, shown, api_name="forget", **private)
+    page.load(resume, conversation, thread, api_name="resume", **private)
+    for example, words in examples:
+
+        def ask_example(kept: str, request: gr.Request, words: str = words) -> tuple[str, str, str]:
+            return ask(words, kept, request)
+
+        example.click(ask_example, conversation, shown, **private)
+
+
+def _endpoints(front: FrontDesk) -> None:
+    """Offer `/ask` and `/search` to gradio_client; other programs have REST."""
+
+    def ask(question: str, conversation: str = "") -> dict[str, Any]:
+        """Answer a question with the guide's words; give the conversation to follow up."""
+        reply = _or_error(front.ask, question, conversation)
+        answer: dict[str, Any] = orjson.loads(orjson.dumps(reply.answer))
+        kept = {"conversation": reply.conversation, "turn": reply.turn, "saved": reply.saved}
+        return {**answer, **kept}
+
+    def search(question: str, top_k: int = 5) -> list[dict[str, Any]]:
+        """Return the passages found, best first, with raw scores."""
+        hits = _or_error(front.search, question, max(1, min(top_k, _SHOWN)))
+        found: list[dict[str, Any]] = orjson.loads(orjson.dumps(hits))
+        return found
+
+    api(ask, api_name="ask")
+    api(search, api_name="search")
+
+
+def _or_error(call: Callable[..., Found], *values: Any) -> Found:
+    """Call, and say what is wrong with the input in words a client gets to see."""
+    try:
+        return call(*values)
+    except BadInput as error:
+        raise gr.Error(str(error), print_exception=False) from None
+
+
+def _examples(language: Language) -> list[tuple[gr.Button, str]]:
     """Show example questions in one language; the style sheet hides those of the other."""
     with gr.Row(elem_classes=["examples", f"only-{language}"]):
-        for words in EXAMPLES[language]:
-
-            def ask(request: gr.Request, words: str = words) -> tuple[str, str]:
-                return words, _asked(desk, words, request)
-
-            example = gr.Button(words, size="sm", elem_classes="example")
-            example.click(ask, None, outputs, api_visibility="private")
+        return [
+            (gr.Button(words, size="sm", elem_classes="example"), words)
+            for words in EXAMPLES[language]
+        ]
 
 
-def _asked(desk: Desk, question: str, request: gr.Request) -> str:
-    """Ask the desk; whatever goes wrong, write a polite line and leave the rest to the log."""
+def _answered(
+    front: FrontDesk,
+    answer_with: Callable[[str, str], Reply],
+    question: str,
+    kept: str,
+    request: gr.Request,
+) -> tuple[str, str, str]:
+    """Return the conversation with one more turn, its id, and what stays in the field.
+
+    Whatever goes wrong, a polite line is written below, and the question stays to be asked again.
+    """
     language = _language(question, request)
     try:
-        return answer_html(desk.ask(question))
+        reply = answer_with(question, kept or "")
+        return _thread(front, reply.conversation), reply.conversation, ""
     except BadInput as error:
-        return notice_html(_half(str(error), language), language)
+        notice = notice_html(_half(str(error), language), language)
     except AssistantError as error:
         _log.error("a question could not be answered: %s", error)
+        notice = notice_html(say("failed", language), language)
     except Exception:  # the last door before a person: none of this is for their eyes
         _log.exception("a question could not be answered")
-    return notice_html(say("failed", language), language)
+        notice = notice_html(say("failed", language), language)
+    return _thread(front, kept) + notice, kept, question
+
+
+def _thread(front: FrontDesk, kept: str) -> str:
+    """Write the last turns of a conversation; "" when there are none, or they cannot be told."""
+    try:
+        turns = front.turns(kept, _SHOWN) if kept else []
+        numbers = {turn.ticket for turn in turns if turn.ticket is not None}
+        return thread_html(turns, front.states(numbers), front.settings.tickets)
+    except Exception:
+        _log.exception("a conversation could not be shown")
+        return ""
+
+
+def _last(front: FrontDesk, kept: str, request: gr.Request) -> str:
+    """Return the question to hand over when none was typed: the last one, else the wish itself."""
+    turns = front.turns(kept, 1) if kept else []
+    return turns[-1].question if turns else say("person", _chosen(request))
+
+
+def _forgotten(front: FrontDesk, kept: str, request: gr.Request) -> tuple[str, str, str]:
+    language = _chosen(request)
+    try:
+        front.forget(kept or "")
+        return "", "", ""
+    except NotSaved as error:
+        _log.error("a conversation could not be forgotten: %s", error)
+        return _thread(front, kept) + notice_html(say("not_cleared", language), language), kept, ""
 
 
 def _language(question: str, request: gr.Request) -> Language:
-    """Return the question's language; the browser's when it has no letters to tell by."""
+    """Return the question's language; the page's when it has no letters to tell by."""
     if any(character.isalpha() for character in question[:1000]):
         return language_of(question)
-    return preferred(request.headers.get("accept-language", ""))
+    return _chosen(request)
+
+
+def _chosen(request: gr.Request) -> Language:
+    headers = request.headers
+    return preferred(headers.get("accept-language", ""), headers.get("cookie", ""))
 
 
 def _half(words: str, language: Language) -> str:
@@ -121,12 +240,22 @@ def _half(words: str, language: Language) -> str:
     return english if language == "en" and english else chinese
 
 
+def _switch() -> str:
+    """Write the switch to the other language, and the words that page.js needs."""
+    return (
+        '<button type="button" class="language" data-only="zh" data-lang="en" lang="en">English'
+        '</button><button type="button" class="language" data-only="en" data-lang="zh" '
+        f'lang="zh-CN">中文</button><span id="clear-ticket" hidden>{_both("clear_ticket")}</span>'
+    )
+
+
 def _states() -> str:
     """Write the lines for a busy and a failed page, each in both languages."""
     turning = '<span class="turning" aria-hidden="true"></span>'
     return (
         f'<p class="busy" role="status">{turning}{_both("busy")}</p>'
         f'<p class="failed" role="alert">{_both("offline")}</p>'
+        '<p class="unseen" id="announce" role="status"></p>'
     )
 
 

@@ -21,10 +21,13 @@ def text(words: str) -> str:
 # --- An answer -----------------------------------------------------------------------------------
 
 
-def answer_html(answer: Answer) -> str:
-    """Write an answer: its line, the best quote or the way to a person first, then the rest."""
+def answer_html(answer: Answer, ticket: str = "") -> str:
+    """Write an answer: its line, the best quote or the way to a person first, then the rest.
+
+    `ticket` is HTML that stands in the handoff instead of the bare list of what to prepare.
+    """
     language = language_of(answer.question)
-    head, handoff = _head(answer, language), _handoff(answer, language)
+    head, handoff = _head(answer, language), _handoff(answer, language, ticket)
     if answer.verdict == "unanswered" or _reason(answer) == "asked_for_human":
         parts = [head, handoff, _folded(answer, answer.quotes, "closest", language)]
     else:
@@ -36,7 +39,7 @@ def answer_html(answer: Answer) -> str:
 
 def notice_html(words: str, language: Language) -> str:
     """Write one line that is no answer."""
-    return f'<div class="answer" lang="{tag(language)}"><p class="message">{text(words)}</p></div>'
+    return f'<div class="answer notice" lang="{tag(language)}"><p class="message">{text(words)}</p></div>'
 
 
 def _reason(answer: Answer) -> Reason | None:
@@ -142,15 +145,27 @@ def marked(words: str, highlights: Spans, matched: Spans) -> str:
 # --- Handing over --------------------------------------------------------------------------------
 
 
-def _handoff(answer: Answer, language: Language) -> str:
+def _handoff(answer: Answer, language: Language, ticket: str) -> str:
     handoff = answer.handoff
     if handoff is None:
         return ""
+    rest = ticket + _folded_draft(handoff, language) if ticket else _by_hand(handoff, language)
     urgent = " urgent" if handoff.reason == "urgent_account_security" else ""
     return (
         f'<aside class="handoff{urgent}" aria-label="{say("channels", language)}">'
         f'<h2 class="message">{text(handoff.message)}</h2>{_channels(handoff, language)}'
-        f"{_checklist(handoff, language)}{_draft(handoff, language)}</aside>"
+        f"{rest}</aside>"
+    )
+
+
+def _by_hand(handoff: Handoff, language: Language) -> str:
+    return f"{_checklist(handoff, language)}{_draft(handoff, language)}"
+
+
+def _folded_draft(handoff: Handoff, language: Language) -> str:
+    return (
+        f'<details class="by-hand"><summary>{say("draft", language)}</summary>'
+        f"{_draft(handoff, language)}</details>"
     )
 
 
@@ -181,19 +196,22 @@ def _item(item: ChecklistItem) -> str:
 
 def _row(shown: str, quote: Quote | None) -> str:
     """Write a list entry that unfolds to the guide's words for it."""
-    if quote is None:
-        return f"<li>{shown}</li>"
+    return f"<li>{shown if quote is None else quoted_html(shown, quote)}</li>"
+
+
+def quoted_html(summary: str, quote: Quote) -> str:
+    """Write a line of HTML that unfolds to the guide's words."""
     said = f'<p class="said" lang="{tag(language_of(quote.text))}">{text(quote.text)}</p>'
-    return f"<li><details><summary>{shown}</summary>{said}</details></li>"
+    return f"<details><summary>{summary}</summary>{said}</details>"
 
 
 def _draft(handoff: Handoff, language: Language) -> str:
     return (
-        f'<div class="note"><h3 id="draft-title">{say("draft", language)}</h3>'
+        f'<div class="note"><h3>{say("draft", language)}</h3>'
         f'<button type="button" class="copy"><span class="now">{say("copy", language)}</span>'
         f'<span class="then">{say("copied", language)}</span></button></div>'
-        f'<pre id="draft" class="draft" tabindex="0" role="region" '
-        f'aria-labelledby="draft-title">{text(handoff.ticket_draft)}</pre>'
+        f'<pre class="draft" tabindex="0" role="region" '
+        f'aria-label="{say("draft", language)}">{text(handoff.ticket_draft)}</pre>'
     )
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from assistant.answer import Language
 from assistant.web.guard import policy
 from assistant.web.wording import preferred, say, tag
 
@@ -30,16 +31,18 @@ class Shell:
             await self._app(scope, receive, send)
             return
         plain = [(name, value) for name, value in scope["headers"] if name != b"accept-encoding"]
-        page = _Page(send, Headers(scope=scope).get("accept-language", ""))
+        headers = Headers(scope=scope)
+        language = preferred(headers.get("accept-language", ""), headers.get("cookie", ""))
+        page = _Page(send, language)
         await self._app({**scope, "headers": plain}, receive, page)
 
 
 class _Page:
     """Hold a response back until it is whole, then send it rewritten."""
 
-    def __init__(self, send: Send, languages: str) -> None:
+    def __init__(self, send: Send, language: Language) -> None:
         self._send = send
-        self._languages = languages
+        self._language = language
         self._start: Message = {}
         self._body = b""
 
@@ -57,18 +60,17 @@ class _Page:
 
     def _rewrite(self) -> None:
         nonce = secrets.token_urlsafe(16)
-        self._body = rewritten(self._body.decode(), self._languages, nonce).encode()
+        self._body = rewritten(self._body.decode(), self._language, nonce).encode()
         headers = MutableHeaders(raw=self._start["headers"])
         headers["content-length"] = str(len(self._body))
         headers["content-security-policy"] = policy(nonce)
         headers["cache-control"] = "no-store"
-        headers["vary"] = "Accept-Language"
+        headers["vary"] = "Accept-Language, Cookie"
         self._start["headers"] = headers.raw
 
 
-def rewritten(page: str, languages: str, nonce: str) -> str:
+def rewritten(page: str, language: Language, nonce: str) -> str:
     """Return the page in the reader's language, its scripts marked with a nonce, ours added."""
-    language = preferred(languages)
     head = (
         f"<title>{escape(say('title', language))}</title>"
         f'<meta name="description" content="{escape(say("lead", language))}">'

@@ -1,5 +1,7 @@
 """Every word the pages say, in Chinese and English."""
 
+import re
+
 from assistant.answer import Language
 
 WORDS: dict[str, dict[Language, str]] = {
@@ -20,6 +22,10 @@ WORDS: dict[str, dict[Language, str]] = {
         "en": "For example: my top-up did not arrive",
     },
     "ask": {"zh": "提问", "en": "Ask"},
+    "person": {"zh": "找人工客服", "en": "Talk to a person"},
+    "clear": {"zh": "清除对话", "en": "Clear"},
+    "conversation": {"zh": "对话", "en": "Conversation"},
+    "you_asked": {"zh": "您问", "en": "You asked"},
     "examples": {"zh": "常见的问题", "en": "People often ask"},
     "confidence": {"zh": "把握", "en": "Confidence"},
     "colon": {"zh": "：", "en": ": "},
@@ -40,6 +46,49 @@ WORDS: dict[str, dict[Language, str]] = {
     "draft": {"zh": "可以发给客服的说明", "en": "A note you can send to support"},
     "copy": {"zh": "复制", "en": "Copy"},
     "copied": {"zh": "已复制", "en": "Copied"},
+    "form": {"zh": "交给客服处理", "en": "Send this to support"},
+    "form_lead": {
+        "zh": "知道多少写多少，写完发送就会得到工单编号。不要写密码、验证码或助记词。",
+        "en": "Fill in what you know and send it; you get a ticket number. "
+        "No passwords, codes or recovery phrases.",
+    },
+    "reply_to": {"zh": "怎么联系您（电话或邮箱）", "en": "How to reach you (phone or e-mail)"},
+    "guide_on_it": {"zh": "指南怎么说", "en": "What the guide says"},
+    "send": {"zh": "发送给客服", "en": "Send to support"},
+    "ticket": {"zh": "工单编号", "en": "Ticket number"},
+    "ticket_new": {"zh": "已收到，等待客服处理", "en": "received, waiting for a person"},
+    "ticket_claimed": {"zh": "客服正在处理", "en": "a person is working on it"},
+    "ticket_closed": {"zh": "已处理完", "en": "closed"},
+    "ticket_gone": {"zh": "工单已过保存期", "en": "no longer kept"},
+    "helpful": {"zh": "这个回答有帮助吗？", "en": "Did this help?"},
+    "yes": {"zh": "有帮助", "en": "Yes"},
+    "no": {"zh": "没有", "en": "No"},
+    "why": {"zh": "哪里不对？", "en": "What was wrong?"},
+    "wrong_passage": {"zh": "不是我问的内容", "en": "Wrong passage"},
+    "not_enough": {"zh": "说得不够", "en": "Not enough"},
+    "outdated": {"zh": "内容过时了", "en": "Outdated"},
+    "unclear": {"zh": "看不明白", "en": "Hard to understand"},
+    "other": {"zh": "其他", "en": "Something else"},
+    "more_words": {"zh": "还想说什么（可不填）", "en": "Anything else (optional)"},
+    "tell": {"zh": "提交", "en": "Send"},
+    "thanks": {"zh": "谢谢，已记下。", "en": "Thank you, noted."},
+    "not_sent": {
+        "zh": "没有发出去，内容还在。请过一会儿再试。",
+        "en": "It was not sent; your words are still here. Please try again in a moment.",
+    },
+    "not_saved": {
+        "zh": "这个回答没能保存：刷新页面后会消失，也不能评价或开工单。",
+        "en": "This answer could not be saved: it is gone after a refresh, and cannot be rated "
+        "or turned into a ticket.",
+    },
+    "not_cleared": {
+        "zh": "没能清除，请过一会儿再试。",
+        "en": "It could not be cleared; please try again in a moment.",
+    },
+    "clear_ticket": {
+        "zh": "清除对话也会撤回其中的工单。要清除吗？",
+        "en": "Clearing the conversation also withdraws its ticket. Clear it?",
+    },
     "quote": {"zh": "指南原文", "en": "The guide's words"},
     "foreign": {
         "zh": "指南是英文的，下面是它的原文。",
@@ -107,9 +156,15 @@ def tag(language: Language) -> str:
     return _TAGS[language]
 
 
-def preferred(languages: str) -> Language:
-    """Return the page's language by an Accept-Language header: Chinese when it comes first.
+_CHOSEN = re.compile(r"(?:^|;)\s*lang=(zh|en)\s*(?:;|$)")
 
-    Gradio's labels go by `navigator.language`, which browsers send first; English is its fallback.
+
+def preferred(languages: str, cookies: str = "") -> Language:
+    """Return the page's language: the one chosen, else Chinese when Accept-Language begins so.
+
+    Both are headers. Gradio's labels go by `navigator.language`, which browsers send first and
+    page.js sets to what was chosen; English is its fallback.
     """
+    if chosen := _CHOSEN.search(cookies):
+        return "zh" if chosen[1] == "zh" else "en"
     return "zh" if languages.strip().lower().startswith("zh") else "en"

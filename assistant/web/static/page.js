@@ -1,7 +1,15 @@
-/* What the page does in the browser besides Gradio: language, busy and failed states, copying. */
+/* What the page does in the browser besides Gradio: language, states, copying, votes, tickets. */
 (() => {
   const root = document.documentElement;
+  const chosen = /(?:^|;\s*)lang=(zh|en)/.exec(document.cookie)?.[1];
+  if (chosen) {
+    /* Gradio's labels follow navigator.language: let it be what was chosen. */
+    const tag = chosen === "zh" ? "zh-CN" : "en";
+    Object.defineProperty(navigator, "language", { value: tag, configurable: true });
+    Object.defineProperty(navigator, "languages", { value: [tag], configurable: true });
+  }
   const language = (navigator.language || "en").toLowerCase().startsWith("zh") ? "zh-CN" : "en";
+  if (new URLSearchParams(location.search).has("embed")) root.dataset.embed = "";
   const title = document.title;
   const keep = () => {
     if (root.lang !== language) root.lang = language;
@@ -24,6 +32,19 @@
     field.dispatchEvent(new Event("input", { bubbles: true }));
   };
 
+  /* The conversation is written anew with each turn: what was typed into its forms is put back. */
+  const typed = new Map();
+  const restoreTyped = () => {
+    for (const [id, value] of typed) {
+      const field = document.getElementById(id);
+      if (field && !field.value) field.value = value;
+    }
+  };
+  document.addEventListener("input", (event) => {
+    const field = event.target;
+    if (field.id && field.closest("form.ticket-form, form.why")) typed.set(field.id, field.value);
+  });
+
   const say = (state) => {
     const answer = document.getElementById("answer");
     if (!answer || root.dataset.state === state) return;
@@ -32,23 +53,30 @@
   };
   const failed = () => document.querySelector("#answer .wrap .error, .toast-body.error");
   const busy = () => document.querySelector("#answer .wrap:not(.hide)");
+  const showLast = () => {
+    const turns = document.querySelectorAll("#answer .turn, #answer .notice");
+    const last = turns[turns.length - 1];
+    if (!last) return;
+    last.scrollIntoView({ block: "start" });
+    document.getElementById("announce").textContent = last.querySelector(".message").textContent;
+  };
+  let asking = false; /* the conversation of before is loaded as quietly as the page */
   const look = () => {
     keep();
     if (document.getElementById("ask")) document.getElementById("loading")?.remove();
-    const answer = document.getElementById("answer");
-    if (answer && !answer.hasAttribute("aria-live")) answer.setAttribute("aria-live", "polite");
     if (root.dataset.state === undefined) restoreQuestion();
+    restoreTyped();
     if (failed()) {
       say("failed");
       keepQuestion();
       document.querySelectorAll(".toast-close").forEach((one) => one.click());
     } else if (busy()) {
-      say("busy");
+      if (asking) say("busy");
     } else if (root.dataset.state === "busy") {
       say("done");
+      asking = false;
       sessionStorage.removeItem("question");
-      if (answer.getBoundingClientRect().top > innerHeight * 0.5 || answer.getBoundingClientRect().top < 0)
-        answer.scrollIntoView({ block: "start" });
+      showLast();
     }
   };
   new MutationObserver(look).observe(root, {
@@ -67,13 +95,111 @@
     getSelection().removeAllRanges();
     getSelection().addRange(range);
   };
-  document.addEventListener("click", (event) => {
-    const button = event.target.closest && event.target.closest("button.copy");
-    if (!button) return;
-    const draft = document.getElementById("draft");
+  const copy = (button) => {
+    const draft = button.closest(".handoff").querySelector(".draft");
     select(draft); /* the clipboard is closed to pages on plain http from another machine */
     if (navigator.clipboard) {
       navigator.clipboard.writeText(draft.textContent).then(() => copied(button), () => {});
     } else if (document.execCommand("copy")) copied(button);
+  };
+
+  /* Votes and tickets go to the same routes that programs use. */
+  const post = async (path, body) => {
+    const answer = await fetch(`/api/v1/${path}`, {
+      method: "POST",
+      headers: { "content-type": "application/json" },
+      body: JSON.stringify(body),
+    });
+    if (!answer.ok) throw new Error(String(answer.status));
+    return answer.status === 204 ? {} : answer.json();
+  };
+  const tell = (place, sent) => {
+    place.querySelector(".done").hidden = !sent;
+    place.querySelector(".undone").hidden = sent;
+  };
+  const place = (node) => {
+    const { turn, conversation } = node.closest(".turn").dataset;
+    return { turn, conversation };
+  };
+  const vote = async (button) => {
+    const group = button.closest(".vote");
+    const value = Number(button.dataset.value);
+    try {
+      await post("feedback", { ...place(group), value });
+    } catch {
+      return tell(group, false);
+    }
+    for (const one of group.querySelectorAll(".thumb"))
+      one.setAttribute("aria-pressed", String(one === button));
+    tell(group, true);
+    const why = group.parentElement.querySelector("form.why");
+    why.hidden = value > 0;
+    if (!why.hidden) why.querySelector("input").focus();
+  };
+  const explain = async (form) => {
+    const values = new FormData(form);
+    const reason = values.get("reason") || "other";
+    try {
+      await post("feedback", { ...place(form), value: -1, reason, note: values.get("note") });
+    } catch {
+      return tell(form, false);
+    }
+    const group = form.parentElement.querySelector(".vote");
+    form.hidden = true;
+    tell(group, true);
+    group.querySelector(".thumb[aria-pressed=true]").focus();
+  };
+  const open = async (form) => {
+    const values = Object.fromEntries(new FormData(form));
+    const { reply_to, ...filled } = values;
+    const button = form.querySelector("button");
+    button.disabled = true;
+    try {
+      const ticket = await post("tickets", { ...place(form), filled, reply_to });
+      const line = form.querySelector("template").content.cloneNode(true).firstElementChild;
+      line.querySelector("strong").textContent = ticket.number;
+      line.dataset.ticket = ticket.number;
+      form.replaceWith(line);
+      line.tabIndex = -1;
+      line.focus();
+    } catch {
+      button.disabled = false;
+      tell(form, false);
+    }
+  };
+
+  document.addEventListener("submit", (event) => {
+    const form = event.target;
+    if (!form.matches("form.why, form.ticket-form")) return;
+    event.preventDefault();
+    if (form.matches(".why")) explain(form);
+    else open(form);
   });
+  document.addEventListener(
+    "click",
+    (event) => {
+      const button = event.target.closest && event.target.closest("button");
+      if (!button) return;
+      if (button.matches(".copy")) copy(button);
+      else if (button.matches(".thumb")) vote(button);
+      else if (button.matches(".language")) {
+        document.cookie = `lang=${button.dataset.lang};path=/;max-age=31536000;samesite=strict`;
+        keepQuestion();
+        location.reload();
+      } else if (button.matches("#ask, #person, #clear, .example")) {
+        const words = document.querySelector(`#clear-ticket [lang="${language}"]`);
+        const withdraws = button.id === "clear" && document.querySelector("[data-ticket]");
+        if (withdraws && !confirm(words.textContent)) event.stopImmediatePropagation();
+        else asking = true;
+      }
+    },
+    true,
+  );
+  document.addEventListener(
+    "keydown",
+    (event) => {
+      if (event.key === "Enter" && event.target.closest("#question")) asking = true;
+    },
+    true,
+  );
 })();

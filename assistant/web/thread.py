@@ -1,0 +1,121 @@
+"""Write a conversation as HTML: each question, its answer, the vote on it and its ticket."""
+
+from collections.abc import Mapping, Sequence
+
+from assistant.answer import Language, language_of
+from assistant.frontdesk import answer_of
+from assistant.kept import VOTE_REASONS, TicketState, Turn
+from assistant.records import ChecklistItem, Handoff
+from assistant.web.render import answer_html, quoted_html, text
+from assistant.web.wording import say, tag
+
+_LONGEST_NOTE = 500
+
+
+def thread_html(
+    turns: Sequence[Turn], states: Mapping[int, TicketState], tickets: bool = True
+) -> str:
+    """Write the turns of a conversation, oldest first.
+
+    `states` gives the state of each ticket in them that is still kept; `tickets` tells whether new
+    ones are taken.
+    """
+    return "".join(_turn(turn, states, tickets) for turn in turns)
+
+
+def _turn(turn: Turn, states: Mapping[int, TicketState], tickets: bool) -> str:
+    answer = answer_of(turn)
+    language = language_of(turn.question)
+    ticket = ""
+    if answer.handoff and turn.ticket is not None:
+        ticket = _numbered(turn.ticket, states.get(turn.ticket), language)
+    elif answer.handoff and turn.id and tickets:
+        ticket = _form(turn.id, answer.handoff, language)
+    small_talk = not answer.quotes and not answer.handoff
+    vote = "" if small_talk or not turn.id else _vote(turn, language)
+    unsaved = "" if turn.id else f'<p class="aside unsaved">{say("not_saved", language)}</p>'
+    return (
+        f'<section class="turn" data-turn="{text(turn.id)}" '
+        f'data-conversation="{text(turn.conversation)}" lang="{tag(language)}">'
+        f'<p class="asked"><span class="unseen">{say("you_asked", language)}'
+        f"{say('colon', language)}</span>{text(turn.question)}</p>"
+        f"{answer_html(answer, ticket)}{unsaved}{vote}</section>"
+    )
+
+
+# --- Tickets -------------------------------------------------------------------------------------
+
+
+def _numbered(number: int, state: TicketState | None, language: Language) -> str:
+    said = say(f"ticket_{state}" if state else "ticket_gone", language)
+    return (
+        f'<p class="ticket" data-ticket="{number}" role="status">{say("ticket", language)} '
+        f"<strong>{number}</strong>{say('colon', language)}{said}</p>"
+    )
+
+
+def _form(turn: str, handoff: Handoff, language: Language) -> str:
+    """Write the checklist as a short form; no field is a must."""
+    fields = [_field(place, one, turn, language) for place, one in enumerate(handoff.checklist)]
+    reply = _labelled("reply_to", say("reply_to", language), f"{turn}-reply", "", language)
+    return (
+        f'<form class="ticket-form" aria-label="{say("form", language)}">'
+        f'<h3>{say("form", language)}</h3><p class="aside">{say("form_lead", language)}</p>'
+        f"{''.join(fields)}{reply}"
+        f'<p class="sending"><button type="submit" class="act">{say("send", language)}</button>'
+        f"{_told(language)}</p><template>{_numbered(0, 'new', language)}</template></form>"
+    )
+
+
+def _field(place: int, one: ChecklistItem, turn: str, language: Language) -> str:
+    said = "" if one.quote is None else quoted_html(say("guide_on_it", language), one.quote)
+    return _labelled(one.item, one.item, f"{turn}-{place}", said, language)
+
+
+def _labelled(name: str, label: str, identity: str, said: str, language: Language) -> str:
+    return (
+        f'<p class="field"><label for="{text(identity)}">{text(label)}</label>'
+        f'<input id="{text(identity)}" name="{text(name)}" maxlength="{_LONGEST_NOTE}" '
+        f'autocomplete="off"></p>{said}'
+    )
+
+
+# --- Votes ---------------------------------------------------------------------------------------
+
+
+def _vote(turn: Turn, language: Language) -> str:
+    value = turn.vote.value if turn.vote else 0
+    choices = "".join(
+        f'<label><input type="radio" name="reason" value="{reason}"'
+        f"{' checked' if turn.vote and turn.vote.reason == reason else ''}>"
+        f"{say(reason, language)}</label>"
+        for reason in VOTE_REASONS[1:]
+    )
+    note = say("more_words", language)
+    return (
+        f'<div class="vote" role="group" aria-label="{say("helpful", language)}">'
+        f"<span>{say('helpful', language)}</span>{_thumb(1, 'yes', value, language)}"
+        f"{_thumb(-1, 'no', value, language)}{_told(language)}</div>"
+        f'<form class="why" hidden><fieldset><legend>{say("why", language)}</legend>{choices}'
+        f'</fieldset><p class="field"><label for="{text(turn.id)}-note">{note}</label>'
+        f'<input id="{text(turn.id)}-note" name="note" maxlength="{_LONGEST_NOTE}" '
+        f'autocomplete="off"></p>'
+        f'<p class="sending"><button type="submit" class="act">{say("tell", language)}</button>'
+        f"{_told(language)}</p></form>"
+    )
+
+
+def _thumb(value: int, label: str, given: int, language: Language) -> str:
+    pressed = "true" if value == given else "false"
+    return (
+        f'<button type="button" class="thumb" data-value="{value}" aria-pressed="{pressed}">'
+        f"{say(label, language)}</button>"
+    )
+
+
+def _told(language: Language) -> str:
+    """Write what is said when something was sent, and when it was not; page.js shows one."""
+    return (
+        f'<span class="told" role="status"><span class="done" hidden>{say("thanks", language)}'
+        f'</span><span class="undone" hidden>{say("not_sent", language)}</span></span>'
+    )
