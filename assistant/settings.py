@@ -2,7 +2,7 @@
 
 import re
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import Field, IPvAnyNetwork, SecretStr, ValidationError
 from pydantic_settings import (
@@ -16,6 +16,8 @@ from assistant.errors import UsageError
 
 # A mistyped name of a secret is a likely one, and its value is none to print.
 _SECRET = re.compile("tok|secret|pass|key", re.IGNORECASE)
+# A scheme and a host, as browsers send them; what else a policy could hold is none.
+_ORIGIN = r"^https?://(\*\.)?[A-Za-z0-9]([A-Za-z0-9.-]*[A-Za-z0-9])?(:[0-9]{1,5})?$"
 SHIPPED_MODEL = Path(__file__).parent / "models" / "support-zh-en"
 
 
@@ -129,6 +131,13 @@ class Settings(BaseSettings):
     webhook_secret: SecretStr | None = Field(
         None, description="key that signs what the webhook is told (HMAC-SHA256); unset: unsigned"
     )
+    widget_origins: tuple[Annotated[str, Field(pattern=_ORIGIN)], ...] = Field(
+        (), description="sites whose pages may show the ask page in a frame (the widget)"
+    )
+    metrics_open: bool = Field(
+        False, description="give /metrics to anyone; else to this machine and maintainers alone"
+    )
+    api_docs: bool = Field(True, description="serve /docs and /openapi.json")
 
     @classmethod
     def settings_customise_sources(
