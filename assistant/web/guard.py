@@ -5,13 +5,14 @@ import ipaddress
 import socket
 from collections.abc import Iterable
 
-from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from assistant.settings import Settings
+from assistant.web.problems import problem
 
 Refusal = tuple[int, str]
 
+_PAGE = ("", "/")  # the ask page: the one that other sites may frame
 _LOOPBACK = ("127.0.0.1", "localhost", "[::1]")
 _EVERYWHERE = ("0.0.0.0", "::")
 _POLICY = {
@@ -49,14 +50,21 @@ _GRADIO = (
 _CLOSED = ("/gradio_api", "/proxy=", "/file", "/monitoring", "/log", "/svelte", "/pwa", "/upload")
 
 
-def policy(nonce: str = "") -> str:
+def frame_ancestors(settings: Settings) -> str:
+    """Return who may show the ask page in a frame: our own pages, and the sites of the setting."""
+    return " ".join(("'self'", *settings.widget_origins))
+
+
+def policy(nonce: str = "", ancestors: str = "'self'") -> str:
     """Return the content security policy; with a nonce, of a page whose own scripts bear it.
+
+    `ancestors` are the sites that may show the page in a frame.
 
     Gradio's templates are compiled in the browser, so its page needs `unsafe-eval`; a script that
     came in through some text would still have no nonce, and no handler attribute ever runs.
     """
     scripts = f"'self' 'nonce-{nonce}' 'unsafe-eval'" if nonce else _POLICY["script-src"]
-    parts = {**_POLICY, "script-src": scripts}
+    parts = {**_POLICY, "script-src": scripts, "frame-ancestors": ancestors}
     return "; ".join(f"{name} {value}" for name, value in parts.items())
 
 
@@ -67,6 +75,7 @@ class Guard:
         self._app = app
         self._patience = patience
         self._most = settings.max_body_kb * 1024
+        self._framed = _PAGE if settings.widget_origins else ()
         self._anywhere = settings.host in _EVERYWHERE
         self._trusted = {name.lower() for name in settings.allowed_hosts}
         own = socket.gethostname() if self._anywhere else settings.host
@@ -77,11 +86,11 @@ class Guard:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        sent = _with_headers(send)
+        sent = _with_headers(send, framed=scope["path"] in self._framed)
         taken = self._refuse(scope["path"], scope["headers"]) or await self._body(receive)
         if isinstance(taken, tuple):
             status, words = taken
-            await JSONResponse({"detail": words}, status)(scope, receive, sent)
+            await problem(status, words)(scope, receive, sent)
             return
         if scope["method"] == "HEAD":  # many of Gradio's routes know GET alone
             scope = {**scope, "method": "GET"}  # the server still sends no body
@@ -91,11 +100,11 @@ class Guard:
         given = [(name, value.decode("latin-1").lower()) for name, value in headers]
         hosts = [value for name, value in given if name == b"host"]
         if len(hosts) != 1 or not self._known(_name(hosts[0])):
-            return 400, "unknown host; name it in the setting allowed_hosts"
+            return 400, "Unknown host: name it in the setting allowed_hosts."
         if any(name == b"origin" and not self._ours(value, hosts[0]) for name, value in given):
-            return 403, "requests from other sites are not taken"
+            return 403, "Requests from other sites are not taken."
         if path.startswith(_CLOSED) and not path.startswith(_GRADIO):
-            return 404, "there is nothing here"
+            return 404, "There is nothing here."
         lengths = [value for name, value in given if name == b"content-length"]
         if any(not _is_length(value) or int(value) > self._most for value in lengths):
             return self._too_large()
@@ -121,11 +130,11 @@ class Guard:
                     body += message.get("body", b"")
                     more = message.get("more_body", False) and len(body) <= self._most
         except TimeoutError:
-            return 408, f"the request was not sent within {self._patience:g} seconds"
+            return 408, f"The request was not sent within {self._patience:g} seconds."
         return body if len(body) <= self._most else self._too_large()
 
     def _too_large(self) -> Refusal:
-        return 413, f"the request is larger than {self._most:,} bytes"
+        return 413, f"The request is larger than {self._most:,} bytes."
 
 
 def _replay(body: bytes, receive: Receive) -> Receive:
@@ -157,8 +166,11 @@ def _is_address(host: str) -> bool:
     return True
 
 
-def _with_headers(send: Send) -> Send:
+def _with_headers(send: Send, framed: bool = False) -> Send:
+    """Add the safe headers; `framed`: other sites may show this page, as its own policy says."""
     extra = [(k.encode(), v.encode()) for k, v in _HEADERS.items()]
+    if framed:  # x-frame-options cannot name sites
+        extra = [(name, value) for name, value in extra if name != b"x-frame-options"]
     extra.append((b"content-security-policy", policy().encode()))
 
     async def sent(message: Message) -> None:

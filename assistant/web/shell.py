@@ -22,8 +22,10 @@ _CARDS = re.compile(r'<meta\s+(?:property="og:|name="twitter:)[^>]*>\s*')
 class Shell:
     """Rewrite the page at `/`, the one response that Gradio offers no parameter for."""
 
-    def __init__(self, app: ASGIApp) -> None:
+    def __init__(self, app: ASGIApp, ancestors: str = "'self'") -> None:
+        """Take the application, and who may show the page in a frame (`guard.frame_ancestors`)."""
         self._app = app
+        self._ancestors = ancestors
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass everything on but the page itself, which is rewritten as a whole."""
@@ -33,16 +35,17 @@ class Shell:
         plain = [(name, value) for name, value in scope["headers"] if name != b"accept-encoding"]
         headers = Headers(scope=scope)
         language = preferred(headers.get("accept-language", ""), headers.get("cookie", ""))
-        page = _Page(send, language)
+        page = _Page(send, language, self._ancestors)
         await self._app({**scope, "headers": plain}, receive, page)
 
 
 class _Page:
     """Hold a response back until it is whole, then send it rewritten."""
 
-    def __init__(self, send: Send, language: Language) -> None:
+    def __init__(self, send: Send, language: Language, ancestors: str) -> None:
         self._send = send
         self._language = language
+        self._ancestors = ancestors
         self._start: Message = {}
         self._body = b""
 
@@ -63,7 +66,7 @@ class _Page:
         self._body = rewritten(self._body.decode(), self._language, nonce).encode()
         headers = MutableHeaders(raw=self._start["headers"])
         headers["content-length"] = str(len(self._body))
-        headers["content-security-policy"] = policy(nonce)
+        headers["content-security-policy"] = policy(nonce, self._ancestors)
         headers["cache-control"] = "no-store"
         headers["vary"] = "Accept-Language, Cookie"
         self._start["headers"] = headers.raw
