@@ -1,17 +1,19 @@
-"""The command line: `assistant build / ask / search / evaluate / calibrate / serve / doctor`."""
+"""The command line: `assistant build / ask / search / evaluate / calibrate / serve / user …`."""
 
 import argparse
 import dataclasses
+import getpass
 import os
 import sys
 from collections.abc import Callable, Iterable
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import orjson
 
 from assistant import generations, report
+from assistant.access import Role, add_user, list_users, remove_user
 from assistant.build import build, open_generation, recalibrate
 from assistant.contacts import Contacts, read_contacts
 from assistant.desk import Desk
@@ -81,6 +83,16 @@ def _parser() -> argparse.ArgumentParser:
     serve = command("serve", _serve, "serve the page")
     serve.add_argument("--host", help="address (127.0.0.1)")
     serve.add_argument("--port", type=int, help="port (7860)")
+    people = command("user", _list_users, "add, remove or list the people who may sign in")
+    actions = people.add_subparsers(metavar="ACTION", required=True)
+    add = actions.add_parser("add", help="add a person, or give one a new password and role")
+    add.add_argument("name", help="what the person signs in with")
+    add.add_argument("--role", choices=get_args(Role), required=True, help="what it may do")
+    add.set_defaults(run=_add_user)
+    remove = actions.add_parser("remove", help="remove a person and end the sessions")
+    remove.add_argument("name", help="whom to remove")
+    remove.set_defaults(run=_remove_user)
+    actions.add_parser("list", help="list names and roles")
     command("doctor", _doctor, "tell what is installed, which index and model, and what is wrong")
     return parser
 
@@ -220,6 +232,41 @@ def _serve(options: argparse.Namespace) -> int:
     from assistant.web import serve  # gradio takes seconds to import
 
     return serve(_settings(options))
+
+
+# --- user ----------------------------------------------------------------------------------------
+
+
+def _add_user(options: argparse.Namespace) -> int:
+    path = _settings(options).users
+    new = add_user(path, options.name, options.role, _asked_password())
+    print(f"{options.name} {'may sign in' if new else 'has a new password'} as {options.role}")
+    return DONE
+
+
+def _asked_password() -> str:
+    """Ask for a password twice where a person types it; else read it as one line."""
+    if not sys.stdin.isatty():
+        try:
+            return sys.stdin.buffer.readline().decode("utf-8").rstrip("\r\n")
+        except UnicodeDecodeError:
+            raise BadInput("the password on standard input is no UTF-8 text") from None
+    password = getpass.getpass("Password: ")
+    if getpass.getpass("The same again: ") != password:
+        raise BadInput("the two passwords differ: run the command again")
+    return password
+
+
+def _remove_user(options: argparse.Namespace) -> int:
+    remove_user(_settings(options).users, options.name)
+    print(f"{options.name} may not sign in any more")
+    return DONE
+
+
+def _list_users(options: argparse.Namespace) -> int:
+    for name, role in list_users(_settings(options).users).items():
+        print(f"{name}\t{role}")
+    return DONE
 
 
 # --- doctor --------------------------------------------------------------------------------------
