@@ -7,7 +7,16 @@ from itertools import pairwise
 from urllib.parse import quote as url_quote
 
 from assistant.answer import Language, language_of, matched_words
-from assistant.records import Answer, Channel, ChecklistItem, Document, Handoff, Quote, Reason
+from assistant.records import (
+    Answer,
+    Channel,
+    ChecklistItem,
+    Chunk,
+    Document,
+    Handoff,
+    Quote,
+    Reason,
+)
 from assistant.web.wording import say, tag
 
 Spans = Iterable[tuple[int, int]]
@@ -118,7 +127,7 @@ def _web_page(url: str | None, language: Language) -> str:
     return f'<a href="{text(url)}" rel="noopener noreferrer" target="_blank">{words}</a>'
 
 
-def source_url(quote: Quote) -> str:
+def source_url(quote: Quote | Chunk) -> str:
     """Return the address of the source viewer with the quote marked and scrolled to."""
     place = f"start={quote.start}&end={quote.end}"
     return f"/source/{url_quote(quote.path)}?{place}#{quote.start}-{quote.end}"
