@@ -22,7 +22,7 @@ from assistant.screen import clean, mask_secrets, screen_question
 from assistant.search import Index
 from assistant.settings import Settings, load_settings
 from assistant.triage import Triage, small_talk_reply, triage
-from assistant.turns import follows, is_short, joined, read_together
+from assistant.turns import RIGHT_TOGETHER, follows, is_short, joined, read_together
 
 _log = logging.getLogger(__name__)
 _LONGEST_BEFORE = 500
@@ -142,8 +142,7 @@ class Desk:
         require_fit(generation, self.encoder, self.settings)
 
     def _answer(self, asked: str, started: float, opened: _Open, before: str) -> Answer:
-        ranking = self._understand(asked, before, opened)
-        confidence = opened.curve.probability(ranking)
+        ranking, confidence = self._understand(asked, before, opened)
         verdict = decide(confidence, opened.curve.answered_cut, opened.curve.refused_cut)
         quotes = choose(opened.index, ranking, self.settings.top_k)
         reason = reason_for(verdict, ranking)
@@ -161,17 +160,21 @@ class Desk:
             elapsed_ms=(time.perf_counter() - started) * 1000,
         )
 
-    def _understand(self, asked: str, before: str, opened: _Open) -> Ranking:
-        """Rank passages for a question, read with the turn before it when it leans on that."""
-        depth = max(self.settings.top_k, 5)
-        alone = opened.index.search(asked, depth)
-        sure = opened.curve.probability(alone) >= opened.curve.answered_cut
-        if not before or sure or not is_short(asked):
-            return alone
-        together = opened.index.search(joined(before, asked), depth)
+    def _understand(self, asked: str, before: str, opened: _Open) -> tuple[Ranking, float]:
+        """Return what a question finds, read with the turn before it when it leans on that.
+
+        The second value is the probability that the first passage found answers it.
+        """
+        index, curve, depth = opened.index, opened.curve, max(self.settings.top_k, 5)
+        alone = index.search(asked, depth)
+        confidence = curve.probability(alone)
+        if not before or confidence >= curve.answered_cut or not is_short(asked):
+            return alone, confidence
+        together = index.search(joined(before, asked), depth)
         if not follows(asked, alone, together):
-            return alone
-        return read_together(asked, alone, together)
+            return alone, confidence
+        ranking = read_together(asked, alone, together, index.search(before, 1))
+        return ranking, curve.probability(ranking) * RIGHT_TOGETHER
 
     def _recognised(self, recognised: Triage, asked: str, started: float, before: str) -> Answer:
         """Answer what triage recognised, whatever the confidence and whatever is broken."""

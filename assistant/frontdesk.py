@@ -69,7 +69,7 @@ class FrontDesk:
         return self._reply(self.desk.hand_off, question, conversation)
 
     def search(self, question: str, top_k: int = 5, path: str = "", section: str = "") -> list[Hit]:
-        """Return the passages found, best first; of one document, or below one heading, if named."""
+        """Return the passages found, best first; of a document, or below a heading, if named."""
         if not (path or section):
             return self.desk.search(question, top_k)
         found = self.desk.search(question, max(top_k, _SEARCHED))

@@ -40,16 +40,25 @@ def main() -> int:
         for way, ask in ways.items():
             first, three = _share(index, leaning, ask, 1), _share(index, leaning, ask, 3)
             print(f"{way:20}{first:>17.1%}{three:>14.1%}{_share(index, full, ask, 1):>13.1%}")
+        both = [pair for pair in leaning if _read_together(index, pair)]
+        right = round(_share(index, both, ways["as the desk does"], 1) * len(both))
+        print(f"read with the turn before: {right} of {len(both)} right, {right / len(both):.0%}")
     return 0
+
+
+def _read_together(index: Index, pair: dict[str, str]) -> bool:
+    before, asked = pair["turn1"], pair["turn2"]
+    alone, together = index.search(asked, 5), index.search(joined(before, asked), 5)
+    return is_short(asked) and follows(asked, alone, together)
 
 
 def _understood(index: Index, pair: dict[str, str]) -> Ranking:
     """Return what the desk would find, an answer that is sure alone left aside."""
     before, asked = pair["turn1"], pair["turn2"]
     alone, together = index.search(asked, 5), index.search(joined(before, asked), 5)
-    if not is_short(asked) or not follows(asked, alone, together):
+    if not _read_together(index, pair):
         return alone
-    return read_together(asked, alone, together)
+    return read_together(asked, alone, together, index.search(before, 1))
 
 
 def _share(

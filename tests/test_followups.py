@@ -4,10 +4,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from assistant.turns import is_short, joined
+from assistant.turns import RIGHT_TOGETHER, is_short, joined
 
 LEANING = [
     ("怎么联系客服", "那邮件呢", "3. 电子邮件支持"),
+    ("怎么联系在线客服", "那邮件呢", "3. 电子邮件支持"),
+    ("客服电话怎么打", "那在线客服呢", "2. 在线客服"),
     ("how can I contact support", "and by phone?", "1. 电话联系"),
     ("How do I reach you?", "what about live chat?", "2. 在线客服"),
     ("充值失败怎么办", "最少要多少呢", "1. 充值不成功"),
@@ -29,6 +31,14 @@ def test_a_leaning_question_finds_the_passage_it_means(desk, before, asked, head
     answer = desk.ask(asked, [before])
     assert answer.quotes[0].headings[-1] == heading
     assert answer.question == asked
+
+
+def test_a_follow_up_is_never_as_sure_as_a_question_that_stands_alone(desk):
+    """Even where both turns name a passage word for word."""
+    answer = desk.ask("那邮件呢", ["怎么联系在线客服"])
+    assert answer.confidence <= RIGHT_TOGETHER
+    assert answer.verdict != "answered"
+    assert desk.ask("怎么联系在线客服 邮件").confidence > RIGHT_TOGETHER
 
 
 @pytest.mark.parametrize(("before", "asked", "heading"), FULL)

@@ -1,4 +1,4 @@
-"""The page for users: a conversation of questions and the guide's words, and the way to a person."""
+"""The page for users: a conversation of questions and quotes, and the way to a person."""
 
 import logging
 from collections.abc import Callable, Sequence
