@@ -1,18 +1,21 @@
 """The memory: turns, votes, tickets and proposals, kept in a database."""
 
+import math
 import secrets
-import threading
+import time
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import orjson
-from sqlalchemy import Connection, Engine, create_engine, event, make_url
+from sqlalchemy import Connection
 
 from assistant import rows
 from assistant.answer import language_of
+from assistant.database import Database
 from assistant.errors import BadInput
 from assistant.kept import (
     VOTE_REASONS,
@@ -32,9 +35,9 @@ from assistant.kept import (
     VoteReason,
 )
 from assistant.records import Answer, Ticket
-from assistant.schema import migrate
 from assistant.screen import clean, mask_secrets
 from assistant.settings import Settings
+from assistant.writer import Job, Writer
 
 __all__ = [
     "Day",
@@ -56,6 +59,11 @@ __all__ = [
 
 Result = TypeVar("Result")
 _LONG, _SHORT = 2000, 200
+_OPENING_SECONDS = 10.0
+_PURGE_SECONDS = 3600.0
+_SLICE = 500
+# What some programs take for the end of a line, though JSON does not.
+_LINE_ENDS = {ord(end): f"\\u{ord(end):04x}" for end in "\x7f\x85\u2028\u2029"}
 
 
 def now() -> datetime:
@@ -64,26 +72,43 @@ def now() -> datetime:
 
 
 class History:
-    """Keep what was asked and what came of it. Thread-safe."""
+    """Keep what was asked and what came of it. Thread-safe.
 
-    def __init__(self, engine: Engine, settings: Settings, clock: Callable[[], datetime]) -> None:
-        self._engine, self._settings, self._clock = engine, settings, clock
-        self._lock = threading.Lock()
-        self.notes: tuple[str, ...] = ()
-        self.saving = True
+    Every text is cleaned, its secrets masked and its length bounded before it is stored. Every
+    method that changes something raises NotSaved, within about a second, when that could not be
+    stored; one that reads raises it when the database cannot be read.
+    """
+
+    def __init__(
+        self, settings: Settings, database: Database, clock: Callable[[], datetime]
+    ) -> None:
+        self._settings, self._database, self._clock = settings, database, clock
+        self._seen = 0.0
+        self._purged = -math.inf
+        self._writer = Writer(database)
 
     @classmethod
     def open(cls, settings: Settings, clock: Callable[[], datetime] = now) -> "History":
-        """Open the database of the settings, making it when there is none."""
-        url = make_url(settings.history)
-        if url.database:
-            Path(url.database).parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        engine = create_engine(url)
-        event.listen(engine, "connect", _prepare)
-        history = cls(engine, settings, clock)
-        history._write(lambda connection: migrate(connection, clock()))
-        history.purge()
+        """Open the database of the settings, making it when there is none.
+
+        Raises UsageError for an address that is none. Whatever is wrong with the database itself,
+        a history is returned: `saving` and `notes` tell, and it recovers when the database does.
+        """
+        history = cls(settings, Database(settings.history, clock), clock)
+        with suppress(NotSaved):
+            history.purge()
         return history
+
+    @property
+    def saving(self) -> bool:
+        """Tell whether the last change could be stored."""
+        return self._writer.failure is None
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """Return what an operator should know."""
+        failure = self._writer.failure
+        return (*self._database.notes, *([str(failure)] if failure else []))
 
     # --- Turns ------------------------------------------------------------------------------
 
@@ -94,13 +119,14 @@ class History:
     def keep(self, conversation: str, answer: Answer) -> str:
         """Store an answer as the next turn of a conversation; return the turn's id."""
         at = self._clock()
+        self._purge_now_and_then()
         turn = secrets.token_urlsafe(18)
         answer = _screened(answer)
         values = {
             "id": turn,
             "conversation": _key(conversation),
             "at": at,
-            "kept": at,
+            "kept": self._age(at),
             "question": answer.question,
             "verdict": answer.verdict,
             "confidence": answer.confidence,
@@ -196,7 +222,8 @@ class History:
     def close_ticket(self, number: int, agent: str, note: str = "") -> KeptTicket:
         """Close a ticket that is the agent's or nobody's; raise Taken when it is another's."""
         name, at, text = _name(agent), self._clock(), _text(note)
-        return self._write(lambda connection: rows.close(connection, number, name, text, at))
+        kept = self._age(at)
+        return self._write(lambda connection: rows.close(connection, number, name, text, at, kept))
 
     def add_note(self, number: int, agent: str, text: str) -> KeptTicket:
         """Add an agent's note to a ticket."""
@@ -222,7 +249,7 @@ class History:
             "origin": _text(origin, _SHORT),
             "state": "new",
             "created": at,
-            "kept": at,
+            "kept": self._age(at),
             "decided_by": "",
             "note": "",
         }
@@ -238,7 +265,7 @@ class History:
         values = {
             "state": "accepted" if accepted else "refused",
             "decided": at,
-            "kept": at,
+            "kept": self._age(at),
             "decided_by": _name(by),
             "note": _text(note),
         }
@@ -247,23 +274,47 @@ class History:
     # --- Keeping and forgetting -------------------------------------------------------------
 
     def forget(self, conversation: str) -> int:
-        """Delete a conversation with its votes and tickets; return how many turns it had."""
-        return self._write(lambda connection: rows.forget(connection, _key(conversation)))
+        """Delete a conversation with its votes and tickets; return how many turns it had.
+
+        Nothing of it is left in the file or its log, see `Database.scrub`.
+        """
+        key = _key(conversation)
+        return self._writer.do(lambda connection: rows.forget(connection, key), scrub=True)
 
     def purge(self) -> int:
-        """Delete what is older than the settings keep; return how many rows that were."""
-        return 0
+        """Delete what is older than the settings keep; return how many turns and proposals.
+
+        Runs when the history is opened and at most hourly while it is used. Ages are counted by
+        `rows.set_clock`: a clock that leaps by years makes nothing old.
+        """
+        self._purged = time.monotonic()
+        deleted = found = self._writer.do(self._purge, patience=_OPENING_SECONDS)
+        while found >= _SLICE:
+            found = self._writer.do(self._purge)
+            deleted += found
+        if deleted:
+            self._writer.do(lambda connection: None, scrub=True)
+        return deleted
 
     def export(self) -> Iterator[str]:
-        """Yield one JSON record a conversation, with its turns, votes and tickets."""
-        yield from ()
+        """Yield one JSON record a conversation, on one line, with its turns, votes and tickets."""
+        for conversation in self._read(rows.conversations):
+            with self._database.reading() as connection:
+                record = {
+                    "conversation": conversation,
+                    "turns": rows.turns_of(connection, conversation, None),
+                    "tickets": rows.tickets_of(connection, conversation),
+                }
+            yield orjson.dumps(record).decode().translate(_LINE_ENDS)
 
     def backup(self, path: Path) -> None:
-        """Write a copy of the database, whole even while it is written to."""
+        """Write a copy of the database to a file, whole even while it is written to."""
+        self._database.backup(path)
 
     def close(self) -> None:
-        """Let go of the database."""
-        self._engine.dispose()
+        """Store what waits and let go of the database."""
+        self._writer.close()
+        self._database.close()
 
     # --- Outbox -----------------------------------------------------------------------------
 
@@ -286,18 +337,32 @@ class History:
     def _delivery(self, id: str, **values: object) -> None:
         self._write(lambda connection: rows.set_delivery(connection, id, values))
 
-    def _write(self, job: Callable[[Connection], Result]) -> Result:
-        with self._lock, self._engine.begin() as connection:
+    def _write(self, job: Job[Result]) -> Result:
+        return self._writer.do(job)
+
+    def _read(self, job: Job[Result]) -> Result:
+        with self._database.reading() as connection:
             return job(connection)
 
-    def _read(self, job: Callable[[Connection], Result]) -> Result:
-        with self._engine.connect() as connection:
-            return job(connection)
+    def _age(self, at: datetime) -> float:
+        """Return when an age begins: never before the last purge, whatever the clock says."""
+        return max(at.timestamp(), self._seen)
 
+    def _purge(self, connection: Connection) -> int:
+        now = self._clock().timestamp()
+        rows.set_clock(connection, now)
+        self._seen = now
+        days = self._settings.retention_days
+        return rows.purge(connection, now - days * 86400, _SLICE) if days else 0
 
-def _prepare(connection: Any, _record: object) -> None:
-    for pragma in ("journal_mode = WAL", "foreign_keys = ON", "secure_delete = ON"):
-        connection.execute(f"PRAGMA {pragma}")
+    def _purge_now_and_then(self) -> None:
+        if time.monotonic() - self._purged > _PURGE_SECONDS:
+            self._purged = time.monotonic()
+            self._writer.later(self._purge_further)
+
+    def _purge_further(self, connection: Connection) -> None:
+        if self._purge(connection):
+            self._writer.later(self._purge_further, scrub=True)
 
 
 def _key(text: str) -> str:

@@ -16,7 +16,14 @@ VOTE_REASONS: tuple[str, ...] = get_args(VoteReason)
 
 
 class NotSaved(AssistantError):
-    """Report that the database cannot be used now; of a refused change nothing was stored."""
+    """Report that the database cannot be used now; of a refused change nothing was stored.
+
+    `reason` is one word for logs and metrics.
+    """
+
+    def __init__(self, words: str, reason: str = "failed") -> None:
+        super().__init__(words)
+        self.reason = reason
 
 
 class NotFound(AssistantError):

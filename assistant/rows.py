@@ -12,6 +12,7 @@ from sqlalchemy import (
     Row,
     Select,
     and_,
+    case,
     delete,
     func,
     insert,
@@ -33,7 +34,7 @@ from assistant.kept import (
     Turn,
     Vote,
 )
-from assistant.schema import notes, outbox, proposals, tickets, turns, votes
+from assistant.schema import facts, notes, outbox, proposals, tickets, turns, votes
 
 Values = dict[str, Any]
 
@@ -66,7 +67,7 @@ def add_turn(connection: Connection, values: Values) -> None:
     connection.execute(_ADD_TURN, values)
 
 
-def turns_of(connection: Connection, conversation: str, limit: int) -> list[Turn]:
+def turns_of(connection: Connection, conversation: str, limit: int | None) -> list[Turn]:
     """Return the last turns of a conversation, oldest first."""
     asked = _TURNS.where(turns.c.conversation == conversation)
     found = connection.execute(asked.order_by(turns.c.seq.desc()).limit(limit))
@@ -250,7 +251,9 @@ def release(connection: Connection, number: int, agent: str) -> KeptTicket:
     return found
 
 
-def close(connection: Connection, number: int, agent: str, text: str, now: datetime) -> KeptTicket:
+def close(
+    connection: Connection, number: int, agent: str, text: str, now: datetime, kept: float
+) -> KeptTicket:
     """Close a ticket that is the agent's or nobody's; its age counts from now."""
     open_ = and_(
         tickets.c.number == number,
@@ -265,7 +268,7 @@ def close(connection: Connection, number: int, agent: str, text: str, now: datet
             raise _taken(found)
         return found
     together = turns.c.conversation == found.conversation
-    connection.execute(update(turns).where(together, turns.c.kept < now), {"kept": now})
+    connection.execute(update(turns).where(together, turns.c.kept < kept), {"kept": kept})
     return add_note(connection, number, agent, text, now) if text else found
 
 
@@ -318,6 +321,55 @@ def _ticket(row: Row[*tuple[Any, ...]], written: Sequence[Note]) -> KeptTicket:
         notes=tuple(written),
         delivery=row.delivery or "off",
     )
+
+
+# --- Age ----------------------------------------------------------------------------------------
+
+_LEAP = 366 * 86400.0
+
+
+def set_clock(connection: Connection, now: float) -> None:
+    """Let ages count from a clock that may jump; call it before a purge, and now and then.
+
+    Nothing is younger than now: what was stored while the clock was ahead ages from now on. When
+    more than a year has passed since the last call, the clock is taken to have leapt, and all ages
+    stay what they were.
+    """
+    seen = connection.scalar(select(facts.c.value).where(facts.c.name == "seen"))
+    leap = now - seen if seen is not None and now - seen > _LEAP else 0.0
+    for table in (turns, proposals):
+        aged = table.c.kept + leap
+        moved = update(table).values(kept=case((aged > now, now), else_=aged))
+        connection.execute(moved if leap else moved.where(table.c.kept > now))
+    if seen is None:
+        connection.execute(insert(facts), {"name": "seen", "value": now})
+    else:
+        connection.execute(update(facts).where(facts.c.name == "seen"), {"value": now})
+
+
+def purge(connection: Connection, before: float, limit: int) -> int:
+    """Delete turns and decided proposals that are too old, at most so many; return how many.
+
+    A conversation stays whole while one of its tickets is open.
+    """
+    open_ = (
+        select(turns.c.conversation)
+        .join(tickets, tickets.c.turn == turns.c.seq)
+        .where(tickets.c.state != "closed")
+    )
+    old = select(turns.c.seq).where(turns.c.kept < before, turns.c.conversation.not_in(open_))
+    decided = select(proposals.c.id).where(proposals.c.kept < before, proposals.c.state != "new")
+    return sum(
+        connection.execute(delete(table).where(key.in_(which.limit(limit)))).rowcount
+        for table, key, which in ((turns, turns.c.seq, old), (proposals, proposals.c.id, decided))
+    )
+
+
+def conversations(connection: Connection) -> list[str]:
+    """Return every conversation, in the order in which they began."""
+    began = func.min(turns.c.seq)
+    asked = select(turns.c.conversation).group_by(turns.c.conversation).order_by(began)
+    return list(connection.scalars(asked))
 
 
 # --- Proposals ----------------------------------------------------------------------------------

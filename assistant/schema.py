@@ -48,7 +48,7 @@ turns = Table(
     Column("id", Text),
     Column("conversation", Text),
     Column("at", Moment),
-    Column("kept", Moment),  # when its age began to count: `at`, but for clocks that jump
+    Column("kept", Float),  # when its age began to count, see rows.set_clock
     Column("question", Text),
     Column("verdict", Text),
     Column("confidence", Float),
@@ -112,12 +112,12 @@ proposals = Table(
     Column("origin", Text),
     Column("state", Text),
     Column("created", Moment),
-    Column("kept", Moment),
+    Column("kept", Float),
     Column("decided", Moment),
     Column("decided_by", Text),
     Column("note", Text),
 )
-facts = Table("facts", _tables, Column("name", Text, primary_key=True), Column("value", Moment))
+facts = Table("facts", _tables, Column("name", Text, primary_key=True), Column("value", Float))
 _version = Table(
     "schema_version", _tables, Column("version", Integer, primary_key=True), Column("at", Moment)
 )
@@ -127,7 +127,7 @@ Migration = tuple[str, ...]
 m001_conversations: Migration = (
     """CREATE TABLE turns (
         seq {key}, id TEXT NOT NULL UNIQUE, conversation TEXT NOT NULL, at TEXT NOT NULL,
-        kept TEXT NOT NULL, question TEXT NOT NULL, verdict TEXT NOT NULL,
+        kept DOUBLE PRECISION NOT NULL, question TEXT NOT NULL, verdict TEXT NOT NULL,
         confidence DOUBLE PRECISION NOT NULL, reason TEXT NOT NULL, language TEXT NOT NULL,
         generation TEXT NOT NULL, elapsed_ms DOUBLE PRECISION NOT NULL, answer TEXT NOT NULL)""",
     "CREATE INDEX turns_of_conversation ON turns (conversation)",
@@ -159,8 +159,9 @@ m003_proposals: Migration = (
     """CREATE TABLE proposals (
         id {key}, questions TEXT NOT NULL, passage TEXT NOT NULL, answer TEXT NOT NULL,
         author TEXT NOT NULL, origin TEXT NOT NULL, state TEXT NOT NULL, created TEXT NOT NULL,
-        kept TEXT NOT NULL, decided TEXT, decided_by TEXT NOT NULL, note TEXT NOT NULL)""",
-    "CREATE TABLE facts (name TEXT PRIMARY KEY, value TEXT NOT NULL)",
+        kept DOUBLE PRECISION NOT NULL, decided TEXT, decided_by TEXT NOT NULL,
+        note TEXT NOT NULL)""",
+    "CREATE TABLE facts (name TEXT PRIMARY KEY, value DOUBLE PRECISION NOT NULL)",
 )
 MIGRATIONS: tuple[Migration, ...] = (m001_conversations, m002_tickets, m003_proposals)
 

@@ -9,15 +9,17 @@ PACKAGE = Path(__file__).parent.parent / "assistant"
 RIVER = """
 errors records settings metrics fold sound screen formats load split embed store lexical generations
 search turns confidence questions calibrate answer evaluate report contacts triage handoff build
-desk kept schema rows history webhook frontdesk
-access terminal web.wording web.render web.thread web.problems web.guard web.shell web.live web.page
-web.office_words web.office web.login web.limits web.protocol web.app web cli
+desk kept schema rows database writer history webhook frontdesk
+access gaps proposals stock terminal web.wording web.render web.thread web.problems web.guard
+web.shell web.live web.page web.office_words web.office web.login web.limits web.protocol
+web.rebuild web.maintain_words web.maintain web.app web cli
 """.split()
 # Imports inside a function: heavy or optional libraries, each in the one place that needs it.
 LAZY = {
     "formats": {"markdown_it", "selectolax.lexbor", "pypdf", "pypdf.errors", "docx"},
     "split": {"langchain_text_splitters"},
     "embed": {"sentence_transformers"},
+    "gaps": {"sklearn.cluster"},
     "cli": {"assistant.web"},
 }
 
