@@ -319,23 +319,29 @@ class History:
     # --- Outbox -----------------------------------------------------------------------------
 
     def due(self, now: datetime, limit: int = 20) -> list[Delivery]:
-        """Return what is to be told to the webhook."""
+        """Return what the webhook is to be told now, oldest first."""
         return self._read(lambda connection: rows.due(connection, now, limit))
 
-    def delivered(self, id: str) -> None:
+    def trying(self, delivery: Delivery, next_try: datetime) -> None:
+        """Count a try that is about to be made; without a word of it, the next is due then."""
+        self._deliver(delivery.id, tries=delivery.tries + 1, due=next_try)
+
+    def delivered(self, delivery: Delivery) -> None:
         """Mark a delivery as received."""
-        self._delivery(id, state="delivered", error="")
+        self._deliver(delivery.id, state="delivered", error="")
 
-    def failed(self, id: str, error: str, next_try: datetime) -> None:
-        """Mark a try as failed, the next one being due at a time."""
-        self._delivery(id, error=_text(error, _SHORT), due=next_try)
+    def failed(self, delivery: Delivery, error: str, last: bool) -> None:
+        """Say why a try failed; after the last one the ticket is shown as undelivered."""
+        state = "undelivered" if last else "pending"
+        self._deliver(delivery.id, state=state, error=_text(error, _SHORT))
 
-    def give_up(self, id: str, error: str) -> None:
-        """Mark a delivery as failed for good."""
-        self._delivery(id, state="undelivered", error=_text(error, _SHORT))
+    def redeliver(self, number: int) -> KeptTicket:
+        """Make the delivery of a ticket due again; raise NotFound when it has none."""
+        at = self._clock()
+        return self._write(lambda connection: rows.redeliver(connection, number, at))
 
-    def _delivery(self, id: str, **values: object) -> None:
-        self._write(lambda connection: rows.set_delivery(connection, id, values))
+    def _deliver(self, delivery: str, **values: object) -> None:
+        self._write(lambda connection: rows.set_delivery(connection, delivery, values))
 
     def _write(self, job: Job[Result]) -> Result:
         return self._writer.do(job)

@@ -445,3 +445,11 @@ def due(connection: Connection, now: datetime, limit: int) -> list[Delivery]:
 def set_delivery(connection: Connection, id: str, values: Values) -> None:
     """Change a delivery."""
     connection.execute(update(outbox).where(outbox.c.id == id), values)
+
+
+def redeliver(connection: Connection, number: int, now: datetime) -> KeptTicket:
+    """Make a delivery due again; raise NotFound for a ticket that has none."""
+    again = {"state": "pending", "tries": 0, "due": now, "error": ""}
+    if not connection.execute(update(outbox).where(outbox.c.ticket == number), again).rowcount:
+        raise NotFound(f"第 {number} 号工单没有通知。 / Ticket {number} has no delivery.")
+    return ticket(connection, number)
