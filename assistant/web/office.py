@@ -24,13 +24,17 @@ _HEADERS = {
     "img-src 'self' data:; connect-src 'self'; form-action 'self'; base-uri 'none'; "
     "frame-ancestors 'none'",
     "x-frame-options": "DENY",
+    "referrer-policy": "same-origin",  # with the Guard's `no-referrer`, forms come from no origin
     "cache-control": "no-store",
     "vary": "Accept-Language, Cookie",
 }
 _HERE = Path(__file__).parent
 _KINDS = {"css": "text/css; charset=utf-8", "js": "text/javascript; charset=utf-8"}
 # The files that pages may name, a new one to be added here; nothing else of the disk is served.
-_STATIC = {name: (_HERE / "static" / name).read_bytes() for name in ("office.css", "office.js")}
+_STATIC = {
+    name: (_HERE / "static" / name).read_bytes()
+    for name in ("office.css", "office.js", "agent.js", "maintain.js")
+}
 _PAGES = Environment(
     loader=FileSystemLoader(_HERE / "templates"),
     autoescape=True,
@@ -45,10 +49,10 @@ def office(
 ) -> HTMLResponse:
     """Return the page of a template, e.g. "login.html", filled with values.
 
-    Every template also knows: `person`, `language`, `tag` (of the language), `path` (of the
-    request), `say(key, **values)`, `static(name)`, `form_token` and `other` (the same page in the
-    other language). Every POST form must hold `{{ token_field() }}`, which base.html's
-    `_parts.html` gives; a script sends `form_token` as the header X-Form-Token.
+    Every template also knows `person`, `language`, its `tag`, the request's `path`, `say(key,
+    **values)`, `static(name)`, `form_token`, and `other`, the same page in the other language.
+    Every POST form holds `{{ token_field() }}` of `_parts.html`; a script sends `form_token`, which
+    is in the page's <meta name="form-token">, as the header X-Form-Token.
     """
     language = language_of(request)
     given = {
