@@ -48,7 +48,8 @@ class Server:
 def running(command: list[str], folder: Path, **variables: str) -> Iterator[Server]:
     """Run a command that serves; its first line of output says where."""
     log = folder / "server.log"
-    environment = {**os.environ, "PYTHONUNBUFFERED": "1", **variables}
+    unlimited = {"PYTHONUNBUFFERED": "1", "ASSISTANT_RATE_PER_MINUTE": "0"}
+    environment = {**os.environ, **unlimited, **variables}
     with log.open("w") as errors:
         process = subprocess.Popen(
             [sys.executable, *command],
@@ -71,11 +72,11 @@ def running(command: list[str], folder: Path, **variables: str) -> Iterator[Serv
 
 
 def asked(client: httpx.Client, question: object, **headers: str) -> str:
-    """Ask as the page does, through Gradio's queue; return the HTML of the answer."""
+    """Ask as the page does, through Gradio's queue; return the HTML of the conversation."""
     listeners = client.get("/config").json()["dependencies"]
-    listener = next(one for one in listeners if len(one["inputs"]) == 1)
+    listener = next(one for one in listeners if one["api_name"] == "turn")
     session = os.urandom(8).hex()
-    body = {"data": [question], "fn_index": listener["id"], "session_hash": session}
+    body = {"data": [question, ""], "fn_index": listener["id"], "session_hash": session}
     client.post("/gradio_api/queue/join", json=body, headers=headers).raise_for_status()
     found = ""
     with client.stream("GET", "/gradio_api/queue/data", params={"session_hash": session}) as told:

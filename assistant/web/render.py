@@ -87,10 +87,10 @@ def _certainty(answer: Answer) -> str:
 
 def _doubtful(answer: Answer) -> bool:
     """Tell whether it is by its confidence that an answer hands over, or does not."""
-    return answer.handoff is None or answer.handoff.reason in _DOUBTS
+    return answer.handoff is None or answer.handoff.reason in DOUBTS
 
 
-_DOUBTS = ("low_confidence", "ambiguous", "out_of_guide")
+DOUBTS = ("low_confidence", "ambiguous", "out_of_guide")
 _ALARMS = ("urgent_account_security", "contact_check")
 
 

@@ -6,7 +6,7 @@ from assistant.answer import Language, language_of
 from assistant.frontdesk import answer_of
 from assistant.kept import VOTE_REASONS, TicketState, Turn
 from assistant.records import ChecklistItem, Handoff
-from assistant.web.render import answer_html, quoted_html, text
+from assistant.web.render import DOUBTS, answer_html, quoted_html, text
 from assistant.web.wording import say, tag
 
 _LONGEST_NOTE = 500
@@ -30,7 +30,8 @@ def _turn(turn: Turn, states: Mapping[int, TicketState], tickets: bool) -> str:
     if answer.handoff and turn.ticket is not None:
         ticket = _numbered(turn.ticket, states.get(turn.ticket), language)
     elif answer.handoff and turn.id and tickets:
-        ticket = _form(turn.id, answer.handoff, language)
+        folded = answer.verdict == "uncertain" and answer.handoff.reason in DOUBTS
+        ticket = _form(turn.id, answer.handoff, language, folded)
     small_talk = not answer.quotes and not answer.handoff
     vote = "" if small_talk or not turn.id else _vote(turn, language)
     unsaved = "" if turn.id else f'<p class="aside unsaved">{say("not_saved", language)}</p>'
@@ -54,16 +55,17 @@ def _numbered(number: int, state: TicketState | None, language: Language) -> str
     )
 
 
-def _form(turn: str, handoff: Handoff, language: Language) -> str:
+def _form(turn: str, handoff: Handoff, language: Language, folded: bool) -> str:
     """Write the checklist as a short form; no field is a must."""
     fields = [_field(place, one, turn, language) for place, one in enumerate(handoff.checklist)]
     reply = _labelled("reply_to", say("reply_to", language), f"{turn}-reply", "", language)
     return (
-        f'<form class="ticket-form" aria-label="{say("form", language)}">'
-        f'<h3>{say("form", language)}</h3><p class="aside">{say("form_lead", language)}</p>'
-        f"{''.join(fields)}{reply}"
+        f'<details class="hand-in"{"" if folded else " open"}><summary>{say("form", language)}'
+        f'</summary><form class="ticket-form" aria-label="{say("form", language)}">'
+        f'<p class="aside">{say("form_lead", language)}</p>{"".join(fields)}{reply}'
         f'<p class="sending"><button type="submit" class="act">{say("send", language)}</button>'
         f"{_told(language)}</p><template>{_numbered(0, 'new', language)}</template></form>"
+        "</details>"
     )
 
 

@@ -159,7 +159,7 @@
       const line = form.querySelector("template").content.cloneNode(true).firstElementChild;
       line.querySelector("strong").textContent = ticket.number;
       line.dataset.ticket = ticket.number;
-      form.replaceWith(line);
+      form.closest(".hand-in").replaceWith(line);
       line.tabIndex = -1;
       line.focus();
     } catch {
