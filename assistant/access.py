@@ -19,13 +19,14 @@ import unicodedata
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Literal, cast, get_args
 
 import tomlkit
 from argon2 import PasswordHasher
 from argon2.exceptions import InvalidHashError, VerificationError
-from itsdangerous import BadSignature, URLSafeTimedSerializer
+from itsdangerous import BadData, URLSafeTimedSerializer
 
 from assistant.errors import BadInput, UsageError
 from assistant.settings import Settings
@@ -41,6 +42,7 @@ _NAME = re.compile(r"[\w.@-]{1,64}")
 _TOKEN_CHARS = 16
 _PASSWORD_CHARS = 10
 _LONGEST = 1024
+_KEY_CHARS = 64
 _HASHER = PasswordHasher()
 _log = logging.getLogger(__name__)
 
@@ -70,7 +72,7 @@ class Access:
         self._users = users
         self._sessions = sessions
         self._tokens = tokens
-        self._nobody = _HASHER.hash(secrets.token_hex(16))
+        self._nobody = _hash_of_nobody()
         self.first_run: dict[Role, str] = {}
 
     @classmethod
@@ -164,6 +166,11 @@ def _given_tokens(settings: Settings) -> dict[Role, str]:
     return tokens
 
 
+@cache
+def _hash_of_nobody() -> str:
+    return _HASHER.hash(secrets.token_hex(16))
+
+
 def _verified(hashed: str, password: str) -> bool:
     try:
         return _HASHER.verify(hashed, _secret(password))
@@ -173,17 +180,20 @@ def _verified(hashed: str, password: str) -> bool:
 
 def _secret(password: str) -> bytes:
     """Return the bytes of a password, the same from every keyboard."""
-    return unicodedata.normalize("NFC", password[:_LONGEST]).encode("utf-8", "surrogatepass")
+    return _bytes(unicodedata.normalize("NFC", password[:_LONGEST]))
 
 
 def _digest(token: str) -> str:
-    return hashlib.sha256(token.encode("utf-8", "surrogatepass")).hexdigest()
+    return hashlib.sha256(_bytes(token)).hexdigest()
 
 
 def _same(one: str, other: str) -> bool:
-    return hmac.compare_digest(
-        one.encode("utf-8", "surrogatepass"), other.encode("utf-8", "surrogatepass")
-    )
+    return hmac.compare_digest(_bytes(one), _bytes(other))
+
+
+def _bytes(text: str) -> bytes:
+    """Return the bytes of any text, also of one with half a character."""
+    return text.encode("utf-8", "surrogatepass")
 
 
 # --- The users file ------------------------------------------------------------------------------
@@ -327,7 +337,7 @@ class _Sessions:
         )
 
     def sign(self, text: str) -> str:
-        return hmac.new(self._key.encode(), text.encode(), hashlib.sha256).hexdigest()
+        return hmac.new(self._key.encode(), _bytes(text), hashlib.sha256).hexdigest()
 
     def begin(self, words: list[str]) -> str:
         return str(self._signer.dumps([*words, secrets.token_urlsafe(12)]))
@@ -349,20 +359,23 @@ class _Sessions:
 
     def _opened(self, value: str) -> list[str] | None:
         try:
-            told: list[str] = self._signer.loads(value, max_age=self._seconds)
-        except BadSignature:
+            told: list[str] = self._signer.loads(_bytes(value), max_age=self._seconds)
+        except BadData:
             return None
         return told
 
     def _load(self) -> tuple[str, dict[str, float]]:
         try:
             told = json.loads(self._path.read_bytes())
-            return str(told["key"]), {str(k): float(v) for k, v in told["ended"].items()}
+            key = bytes.fromhex(told["key"]).hex()
+            if len(key) != _KEY_CHARS:
+                raise ValueError("the key is cut")
+            return key, {str(name): float(until) for name, until in told["ended"].items()}
         except FileNotFoundError:
             pass
         except (OSError, ValueError, KeyError, TypeError, AttributeError):
             _log.warning("%s cannot be read: everybody signs in anew", self._path)
-        self._key, self._ended = secrets.token_hex(32), {}
+        self._key, self._ended = secrets.token_hex(_KEY_CHARS // 2), {}
         self._save()
         return self._key, self._ended
 

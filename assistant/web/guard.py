@@ -47,6 +47,7 @@ _GRADIO = (
     "/gradio_api/startup-events",
     "/gradio_api/dev/reload",
 )
+_OURS = ("/login", "/logout")
 _CLOSED = ("/gradio_api", "/proxy=", "/file", "/monitoring", "/log", "/svelte", "/pwa", "/upload")
 
 
@@ -103,7 +104,7 @@ class Guard:
             return 400, "Unknown host: name it in the setting allowed_hosts."
         if any(name == b"origin" and not self._ours(value, hosts[0]) for name, value in given):
             return 403, "Requests from other sites are not taken."
-        if path.startswith(_CLOSED) and not path.startswith(_GRADIO):
+        if path.startswith(_CLOSED) and not path.startswith(_GRADIO) and path not in _OURS:
             return 404, "There is nothing here."
         lengths = [value for name, value in given if name == b"content-length"]
         if any(not _is_length(value) or int(value) > self._most for value in lengths):

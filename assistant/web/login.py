@@ -39,6 +39,7 @@ def sign_in_routes(app: FastAPI, access: Access) -> None:
         ("/login", "GET", _ask_who),
         ("/login", "POST", _sign_in),
         ("/logout", "POST", _sign_out),
+        ("/logout", "GET", _not_by_link),
     ):
         app.add_api_route(path, answer, methods=[method], include_in_schema=False)
 
@@ -87,7 +88,8 @@ async def _ask_who(request: Request) -> Response:
 
 async def _sign_in(request: Request) -> Response:
     access = _access(request)
-    form = {name: value for name, value in (await request.form()).items() if isinstance(value, str)}
+    sent = await request.form(max_files=0)
+    form = {name: value for name, value in sent.items() if isinstance(value, str)}
     if not access.is_form_token(form.get("visit_token", ""), request.cookies.get(_VISIT, "")):
         return _form(request, 403, "stale", form.get("next", ""))
     if "token" in form:
@@ -109,6 +111,11 @@ async def _sign_out(request: Request) -> Response:
     answer = RedirectResponse("/login", 303)
     answer.delete_cookie(SESSION)
     return answer
+
+
+async def _not_by_link() -> Response:
+    """Change nothing: a picture on another site could ask for an address too."""
+    return RedirectResponse("/login", 303)
 
 
 def _form(request: Request, status: int, trouble: str, onward: str = "") -> Response:
@@ -208,7 +215,9 @@ async def _is_ours(request: Request) -> bool:
     """Tell whether a request was made by a page of this session, or by a program with a token."""
     if _bearer(request) is not None:
         return True
-    given = request.headers.get("x-form-token") or (await request.form()).get("form_token")
+    given = request.headers.get("x-form-token") or (await request.form(max_files=0)).get(
+        "form_token"
+    )
     session = request.cookies.get(SESSION, "")
     return isinstance(given, str) and _access(request).is_form_token(given, session)
 
