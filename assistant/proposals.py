@@ -78,7 +78,7 @@ def review(proposals: Sequence[Proposal], settings: Settings) -> list[Review]:
             _check(one, corpus, settings)
         except BadInput as error:
             problem = str(error)
-        odd = dict.fromkeys(found.text for found in unlisted(clean(one.answer), listed))
+        odd = dict.fromkeys(found.text.strip() for found in unlisted(clean(one.answer), listed))
         places = [(q, place) for q in _questions(one) for place in known.get(fold(q), ())]
         elsewhere = [(q, place) for q, place in places if place != one.passage]
         reviews.append(Review(entry(one), problem, tuple(odd), tuple(dict.fromkeys(elsewhere))))
@@ -176,7 +176,7 @@ def refuse(history: History, number: int, settings: Settings, by: str, note: str
         before = _read(path)
         after = before.replace(entry(proposal).encode(), b"")
         if proposal.state == "new" and after != before:
-            _replace(path, before, after)
+            _replace(path, before, b"" if after.strip() == _HEAD.strip().encode() else after)
         return history.decide(number, False, by, note)
 
 
@@ -195,8 +195,11 @@ def _with_entry(data: bytes, proposal: Proposal) -> bytes:
     text = _utf8(data)
     head = text or _HEAD
     whole = head + ("" if head.endswith("\n") else "\n") + "\n" + entry(proposal)
-    before, after = (load_yaml(one.removeprefix("\ufeff")) for one in (text, whole))
-    qa_yaml(whole.removeprefix("\ufeff"), FILE)
+    try:
+        before, after = (load_yaml(one.removeprefix("\ufeff")) for one in (text, whole))
+        qa_yaml(whole.removeprefix("\ufeff"), FILE)
+    except BadInput as error:
+        raise BadInput(f"{FILE}: {error}. Put it in order, then accept again.") from None
     if not isinstance(after, list) or after[:-1] != (before or []):
         raise BadInput(
             f"{FILE} has a form that no entry can be added to; expected a YAML list whose entries "
@@ -277,7 +280,7 @@ def _read(path: Path) -> bytes:
 
 
 def _replace(path: Path, before: bytes, after: bytes) -> None:
-    """Replace the file atomically and durably, unless someone changed it meanwhile."""
+    """Replace the file atomically and durably, unless someone changed it; nothing: remove it."""
     draft = path.with_name(f".{FILE}.tmp")  # a name that a build passes over
     try:
         with draft.open("wb") as file:
@@ -288,7 +291,10 @@ def _replace(path: Path, before: bytes, after: bytes) -> None:
             draft.chmod(path.stat().st_mode & 0o777)
         if _read(path) != before:
             raise NotWritten(f"{FILE} was changed by someone else just now. Try again.")
-        os.replace(draft, path)
+        if after:
+            os.replace(draft, path)
+        else:
+            path.unlink()
         _sync(path.parent)
     except OSError as error:
         raise NotWritten(

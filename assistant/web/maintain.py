@@ -2,12 +2,12 @@
 
 import contextlib
 import os
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import partial
 from hashlib import sha256
-from itertools import groupby
+from itertools import chain, groupby
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -42,7 +42,7 @@ from assistant.records import Chunk, View
 from assistant.search import Index
 from assistant.stock import Shelved, Stock
 from assistant.web.login import needs, person_of
-from assistant.web.maintain_words import ago, half, words
+from assistant.web.maintain_words import ago, half, origin, words
 from assistant.web.office import language_of, office
 from assistant.web.rebuild import Job, changes
 
@@ -104,6 +104,7 @@ def _page(
         "say": partial(words, language),
         "half": partial(half, language=language),
         "ago": lambda at: ago(datetime.now(UTC) - at, language),
+        "origin_of": partial(origin, language=language),
         "clock": _clock,
     }
     return office(f"{name}.html", request, person, status, **given, **values)
@@ -182,7 +183,7 @@ class _Room:
     def close(self) -> None:
         """End the work at hand."""
         self.building.close()
-        self.measuring.close()
+        self.measuring.close(0)  # it leaves nothing half done
 
     # --- The index ------------------------------------------------------------------------------
 
@@ -421,8 +422,9 @@ class _Room:
         """Show the form of a Q&A entry, filled in from a gap, a proposal or a passage."""
         questions: Sequence[str] = ()
         answer = ""
-        found = next((one for one in self._gaps(_days(days))[0] if _key(one) == gap), None)
-        if gap and found:
+        gaps = self._gaps(_days(days))[0] if gap else []
+        found = next((one for one in gaps if _key(one) == gap), None)
+        if found:
             questions, passage = found.questions, found.reference
         elif of:
             old = proposal_of(self.front.history, of)
@@ -483,10 +485,11 @@ class _Room:
 
     def export(self, person: Maintainer) -> Response:
         """Give every conversation, a JSON record a line."""
-        lines: Iterator[str] = (line.rstrip("\n") + "\n" for line in self.front.history.export())
-        return StreamingResponse(
-            lines, 200, _attached("conversations.jsonl"), "application/x-ndjson"
-        )
+        records = self.front.history.export()
+        first = next(records, None)  # whatever is wrong is told by a page, and not in the file
+        lines = (one.rstrip("\n") + "\n" for one in chain([first] if first else [], records))
+        headers = _attached("conversations.jsonl")
+        return StreamingResponse(lines, 200, headers, "application/x-ndjson")
 
 
 async def _told(

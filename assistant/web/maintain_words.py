@@ -95,8 +95,8 @@ WORDS: dict[str, dict[Language, str]] = {
     },
     "started_by": {"zh": "{by} 于 {at} 开始", "en": "Started by {by} at {at}"},
     "log": {"zh": "过程", "en": "Log"},
+    "progress": {"zh": "进度", "en": "Progress"},
     "log_line": {"zh": "{began} 秒　{stage}　{count}", "en": "{began} s  {stage}  {count}"},
-    "look_again": {"zh": "刷新", "en": "Look again"},
     "stage_start": {"zh": "开始", "en": "starting"},
     "stage_read": {"zh": "读取指南文件", "en": "reading the guide's files"},
     "stage_embed": {"zh": "计算向量", "en": "embedding"},
@@ -272,6 +272,10 @@ WORDS: dict[str, dict[Language, str]] = {
         "zh": "“{question}”已经指向 {place}。",
         "en": "“{question}” leads to {place} already.",
     },
+    "origin_gap": {"zh": "缺口", "en": "a gap"},
+    "origin_search": {"zh": "查找", "en": "a search"},
+    "origin_maintainer": {"zh": "维护页", "en": "these pages"},
+    "origin_ticket": {"zh": "工单 {number}", "en": "ticket {number}"},
     "accept": {"zh": "接受", "en": "Accept"},
     "refuse": {"zh": "拒绝", "en": "Refuse"},
     "change_first": {"zh": "改写", "en": "Rewrite"},
@@ -323,6 +327,12 @@ def words(language: Language, key: str, **values: object) -> str:
         return of_the_frame(key, language, **values)
     phrase = WORDS[key][language]
     return phrase.format(**values) if values else phrase
+
+
+def origin(name: str, language: Language) -> str:
+    """Return in words where a proposal came from: "gap", "search", "maintainer", "ticket 12"."""
+    kind, _, number = name.partition(" ")
+    return words(language, f"origin_{kind}", number=number) if f"origin_{kind}" in WORDS else name
 
 
 def ago(age: timedelta, language: Language) -> str:
