@@ -105,12 +105,13 @@ class File:
         odd = ""
         if not self.path.exists():
             self.path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-            odd = "missing" if any(self.path.parent.glob(f"{self.path.name}?*")) else ""
+            odd = "missing" if self._traces() else ""
             os.close(os.open(self.path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600))
         elif not self.path.stat().st_size:
             odd = "empty"
         if self.path.stat().st_mode & 0o077:
-            self.path.chmod(0o600)
+            with suppress(PermissionError):  # it is another's, who lets this program write to it
+                self.path.chmod(0o600)
         if odd:
             # SQLite would delete a log that has no database any more.
             self._set_aside(f"lost-{stamp}", ("-shm", "-wal"))
@@ -126,6 +127,10 @@ class File:
             f"{self.path.name} was damaged: it was set aside as {name}, and a new history begun. "
             "Restore a backup or take out what can be read; then delete it, for it forgets nobody."
         )
+
+    def _traces(self) -> bool:
+        names = (one.name for one in self.path.parent.iterdir())
+        return any(name.startswith(f"{self.path.name}") for name in names)
 
     def _set_aside(self, why: str, ends: tuple[str, ...]) -> str:
         name, tries = f"{self.path.name}.{why}", 1
@@ -289,9 +294,8 @@ class Database:
         engine = _engine_of(self._url)
         try:
             with engine.connect() as connection:
-                self._check(connection)
-                done = version_of(connection)
-            if done < len(MIGRATIONS):
+                version = self._checked(connection)
+            if version < len(MIGRATIONS):
                 with engine.connect().execution_options(immediate=True) as connection:
                     migrate(connection, self._clock())
                     connection.commit()
@@ -306,25 +310,26 @@ class Database:
         self._begun = True
         return engine
 
-    def _check(self, connection: Connection) -> None:
-        """Raise NotSaved for a database that is damaged, of a later version, or not ours."""
+    def _checked(self, connection: Connection) -> int:
+        """Return the version; raise NotSaved for a damaged database, a later one, another's."""
         if self._file and self._touched() and self._file.mark()[2] <= _MOST_CHECKED:
             how = "integrity_check" if self._begun else "quick_check"
             if connection.exec_driver_sql(f"PRAGMA {how}(1)").scalar() != "ok":
                 raise not_saved("broken")
-        done = version_of(connection)
-        if done > len(MIGRATIONS):
-            self._refuse("newer", f"of version {done}; this program knows {len(MIGRATIONS)}")
-        if not done and inspect(connection).get_table_names():
-            self._refuse("foreign", "another program's")
+        version = version_of(connection)
+        if version > len(MIGRATIONS):
+            raise self._refuse("newer", "was written by a later version of the program")
+        if not version and inspect(connection).get_table_names():
+            raise self._refuse("foreign", "belongs to another program")
+        return version
 
-    def _refuse(self, reason: str, what: str) -> None:
+    def _refuse(self, reason: str, what: str) -> NotSaved:
         self._note(
-            f"The history's database is {what}: it is left alone and nothing is saved. Update the "
+            f"The history's database {what}: it is left alone and nothing is saved. Update the "
             "program, or name another database with ASSISTANT_HISTORY."
         )
         self._refused = not_saved(reason)
-        raise self._refused
+        return self._refused
 
     def _note(self, words: str) -> None:
         if words:

@@ -59,7 +59,7 @@ __all__ = [
 
 Result = TypeVar("Result")
 _LONG, _SHORT = 2000, 200
-_OPENING_SECONDS = 10.0
+_OPENING_SECONDS = 3.0
 _PURGE_SECONDS = 3600.0
 _SLICE = 500
 # What some programs take for the end of a line, though JSON does not.
@@ -287,8 +287,8 @@ class History:
         Runs when the history is opened and at most hourly while it is used. Ages are counted by
         `rows.set_clock`: a clock that leaps by years makes nothing old.
         """
-        self._purged = time.monotonic()
         deleted = found = self._writer.do(self._purge, patience=_OPENING_SECONDS)
+        self._purged = time.monotonic()
         while found >= _SLICE:
             found = self._writer.do(self._purge)
             deleted += found
