@@ -12,6 +12,7 @@ search turns confidence questions calibrate answer evaluate report contacts tria
 desk kept schema rows database writer history webhook frontdesk
 access gaps proposals stock terminal web.wording web.render web.thread web.problems web.guard
 web.shell web.live web.page web.office_words web.office web.login web.limits web.protocol
+web.samples web.bodies web.facts web.api web.docs web.telemetry web.mcp web.widget
 web.rebuild web.maintain_words web.maintain web.app web cli
 """.split()
 # Imports inside a function: heavy or optional libraries, each in the one place that needs it.
@@ -20,6 +21,13 @@ LAZY = {
     "split": {"langchain_text_splitters"},
     "embed": {"sentence_transformers"},
     "gaps": {"sklearn.cluster"},
+    "web.mcp": {
+        "mcp",
+        "mcp.types",
+        "mcp.server.lowlevel",
+        "mcp.server.streamable_http_manager",
+        "mcp.server.transport_security",
+    },
     "cli": {"assistant.web"},
 }
 

@@ -14,7 +14,7 @@ Refusal = tuple[int, str]
 
 _PAGE = ("", "/")  # the ask page: the one that other sites may frame
 _LOOPBACK = ("127.0.0.1", "localhost", "[::1]")
-_EVERYWHERE = ("0.0.0.0", "::")
+EVERYWHERE = ("0.0.0.0", "::")
 _POLICY = {
     "default-src": "'none'",
     "script-src": "'self'",
@@ -51,6 +51,13 @@ _OURS = ("/login", "/logout")
 _CLOSED = ("/gradio_api", "/proxy=", "/file", "/monitoring", "/log", "/svelte", "/pwa", "/upload")
 
 
+def known_hosts(settings: Settings) -> set[str]:
+    """Return the names that we are reached by; one that is served everywhere has addresses too."""
+    own = socket.gethostname() if settings.host in EVERYWHERE else settings.host
+    names = {own.lower(), f"[{own.lower()}]", *(name.lower() for name in settings.allowed_hosts)}
+    return {*_LOOPBACK, *names}
+
+
 def frame_ancestors(settings: Settings) -> str:
     """Return who may show the ask page in a frame: our own pages, and the sites of the setting."""
     return " ".join(("'self'", *settings.widget_origins))
@@ -77,10 +84,9 @@ class Guard:
         self._patience = patience
         self._most = settings.max_body_kb * 1024
         self._framed = _PAGE if settings.widget_origins else ()
-        self._anywhere = settings.host in _EVERYWHERE
+        self._anywhere = settings.host in EVERYWHERE
         self._trusted = {name.lower() for name in settings.allowed_hosts}
-        own = socket.gethostname() if self._anywhere else settings.host
-        self._hosts = {*_LOOPBACK, own.lower(), f"[{own.lower()}]", *self._trusted}
+        self._hosts = known_hosts(settings)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Check a request, then pass it on with its whole body."""

@@ -1,0 +1,292 @@
+"""REST for programs, under `/api/v1`: ask, search, vote, tickets, documents, conversations."""
+
+import asyncio
+import json
+import logging
+from collections.abc import Callable, Coroutine
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from itertools import chain, islice
+from typing import Annotated, Any
+from weakref import WeakKeyDictionary
+
+import orjson
+from fastapi import APIRouter, Depends, HTTPException, Path, Query
+from fastapi.exceptions import RequestValidationError
+from fastapi.routing import APIRoute
+from starlette.requests import Request
+from starlette.responses import Response, StreamingResponse
+from starlette.routing import Match
+
+from assistant.access import Person
+from assistant.errors import AssistantError, BadInput, IndexUnusable
+from assistant.frontdesk import FrontDesk, Reply
+from assistant.kept import KeptTicket, NotFound, NotSaved, Taken, TicketState
+from assistant.search import Index
+from assistant.web import bodies, samples
+from assistant.web.facts import Generation, generation
+from assistant.web.login import needs
+from assistant.web.problems import problem
+
+PREFIX = "/api/v1"
+_AT_ONCE = 16
+_METHODS = ["GET", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE"]
+_SIGNED_IN: dict[str, Any] = {"security": [{"token": []}]}
+_log = logging.getLogger(__name__)
+
+Agent = Annotated[Person, Depends(needs("agent"))]
+Maintainer = Annotated[Person, Depends(needs("maintainer"))]
+Number = Annotated[int, Path(ge=1, le=bodies.BEYOND, description="the ticket's number")]
+Conversation = Annotated[str, Path(max_length=64, description="the conversation's id")]
+
+
+def api(front: FrontDesk) -> APIRouter:
+    """Return the routes for programs over a desk; needs `login.sign_in_routes` beside it."""
+    router = APIRouter(prefix=PREFIX, route_class=_Door)
+    for add in (_asking, _voting, _tickets, _conversations, _documents):
+        add(router, front)
+    router.add_api_route("", _nothing(router), methods=_METHODS, include_in_schema=False)
+    router.add_api_route(
+        "/{rest:path}", _nothing(router), methods=_METHODS, include_in_schema=False
+    )
+    return router
+
+
+# --- Routes --------------------------------------------------------------------------------------
+
+
+def _asking(router: APIRouter, front: FrontDesk) -> None:
+    # Answering holds the interpreter, keeping the answer waits for a disk: few threads, so that
+    # many answers share one write and the loop stays free.
+    threads = ThreadPoolExecutor(_AT_ONCE, thread_name_prefix="ask")
+
+    async def answered(ask: Callable[[str, str], Reply], body: bodies.Question) -> Response:
+        work = partial(_answer, ask, body.question, body.conversation)
+        return _sent(await asyncio.get_running_loop().run_in_executor(threads, work))
+
+    @router.post("/ask", response_model=bodies.Asked, responses=samples.ASKED)
+    async def ask(body: bodies.Question) -> Response:
+        """Answer a question with the guide's own words, or say who can."""
+        return await answered(front.ask, body)
+
+    @router.post("/handoff", response_model=bodies.Asked, responses=samples.HANDED_OFF)
+    async def handoff(body: bodies.Question) -> Response:
+        """Hand a question over to a person, with what to prepare."""
+        return await answered(front.hand_off, body)
+
+    @router.post("/search", response_model=bodies.Hits, responses=samples.FOUND)
+    def search(body: bodies.Search) -> Response:
+        """Find passages, best first, with the raw scores that they were ranked by."""
+        found = front.search(body.question, body.top_k, body.path, body.section)
+        return _json(bodies.hits(found))
+
+
+def _answer(ask: Callable[[str, str], Reply], question: str, conversation: str) -> bytes:
+    return orjson.dumps(bodies.asked(ask(question, conversation)))
+
+
+def _voting(router: APIRouter, front: FrontDesk) -> None:
+    @router.post("/feedback", status_code=204)
+    def feedback(body: bodies.Feedback) -> Response:
+        """Say whether an answer helped."""
+        front.rate(body.conversation, body.turn, body.value, body.reason, body.note)
+        return Response(status_code=204)
+
+
+def _tickets(router: APIRouter, front: FrontDesk) -> None:
+    history = front.history
+
+    @router.post(
+        "/tickets", status_code=201, response_model=bodies.Opened, responses=samples.OPENED
+    )
+    def open_ticket(body: bodies.Request) -> Response:
+        """Open the ticket of an answer that has a handoff; asked again, give the same."""
+        ticket = front.open_ticket(body.conversation, body.turn, body.filled, body.reply_to)
+        return _json(bodies.opened(ticket), 201)
+
+    @router.get("/tickets", response_model=bodies.Tickets, openapi_extra=_SIGNED_IN)
+    def list_tickets(
+        agent: Agent,
+        state: TicketState | None = None,
+        mine: Annotated[bool, Query(description="those of the agent who asks alone")] = False,
+        limit: Annotated[int, Query(ge=1, le=500)] = 100,
+        before: Annotated[
+            int | None, Query(ge=1, le=bodies.BEYOND, description="below this")
+        ] = None,
+    ) -> Response:
+        """List tickets: open ones urgent first, then oldest first; closed ones newest first."""
+        owner = agent.name if mine else None
+        return _json({"tickets": history.tickets(state, owner, limit, before)})
+
+    @router.get("/tickets/{number}", response_model=KeptTicket, openapi_extra=_SIGNED_IN)
+    def show_ticket(agent: Agent, number: Number) -> Response:
+        """Show a ticket with its evidence and notes."""
+        return _json(history.ticket(number))
+
+    @router.post("/tickets/{number}/claim", response_model=KeptTicket, openapi_extra=_SIGNED_IN)
+    def claim(agent: Agent, number: Number) -> Response:
+        """Make a ticket one's own; exactly one of several who try has it."""
+        return _json(history.claim(number, agent.name))
+
+    @router.post("/tickets/{number}/release", response_model=KeptTicket, openapi_extra=_SIGNED_IN)
+    def release(agent: Agent, number: Number) -> Response:
+        """Give a ticket back to all."""
+        return _json(history.release(number, agent.name))
+
+    @router.post("/tickets/{number}/close", response_model=KeptTicket, openapi_extra=_SIGNED_IN)
+    def close(agent: Agent, number: Number, body: bodies.Remark | None = None) -> Response:
+        """Close a ticket, with a last note when there is something to say."""
+        return _json(history.close_ticket(number, agent.name, body.note if body else ""))
+
+    @router.post("/tickets/{number}/notes", response_model=KeptTicket, openapi_extra=_SIGNED_IN)
+    def add_note(agent: Agent, number: Number, body: bodies.Remark) -> Response:
+        """Add a note to a ticket."""
+        return _json(history.add_note(number, agent.name, body.note))
+
+
+def _conversations(router: APIRouter, front: FrontDesk) -> None:
+    @router.get("/conversations/{conversation}", response_model=bodies.Conversation)
+    def show_conversation(conversation: Conversation) -> Response:
+        """Give what is kept of a conversation; who knows its id may read it."""
+        turns = [bodies.past(turn) for turn in front.turns(conversation)]
+        return _json(bodies.Conversation(conversation, turns))
+
+    @router.delete("/conversations/{conversation}", status_code=204)
+    def forget(conversation: Conversation) -> Response:
+        """Forget a conversation with its votes and tickets, for good."""
+        front.forget(conversation)
+        return Response(status_code=204)
+
+    @router.get("/export", openapi_extra=_SIGNED_IN, responses=samples.EXPORTED)
+    def export(maintainer: Maintainer) -> Response:
+        """Give every conversation as JSON lines, with its turns, votes and tickets."""
+        lines = front.history.export()
+        first = list(
+            islice(lines, 1)
+        )  # what cannot be read is said while there is a status to say it
+        named = {"content-disposition": 'attachment; filename="conversations.jsonl"'}
+        ended = (line + "\n" for line in chain(first, lines))
+        return StreamingResponse(ended, headers=named, media_type="application/x-ndjson")
+
+
+def _documents(router: APIRouter, front: FrontDesk) -> None:
+    desk = front.desk
+    # Titles and lengths of a guide, read once for each index.
+    known: WeakKeyDictionary[Index, list[bodies.Listed]] = WeakKeyDictionary()
+
+    @router.get("/documents", response_model=bodies.Documents, responses=samples.DOCUMENTS)
+    def list_documents(
+        after: Annotated[str, Query(max_length=1000, description="paths behind this one")] = "",
+        limit: Annotated[int, Query(ge=1, le=1000)] = 100,
+    ) -> Response:
+        """List the documents of the guide in use, by path."""
+        if (index := desk.index) not in known:
+            known[index] = [bodies.listed(document) for document in index.documents()]
+        found = [one for one in known[index] if one.path > after]
+        last = found[limit - 1].path if len(found) > limit else ""
+        return _json(bodies.Documents(found[:limit], last))
+
+    @router.get("/documents/{path:path}", response_model=bodies.Read, responses=samples.DOCUMENT)
+    def read_document(
+        path: str,
+        start: Annotated[int, Query(ge=0, le=bodies.BEYOND, description="first character")] = 0,
+        end: Annotated[
+            int, Query(ge=0, le=bodies.BEYOND, description="behind the last")
+        ] = bodies.BEYOND,
+    ) -> Response:
+        """Give the text of a document by characters, as quotes name it; 50,000 at most."""
+        document = desk.document(path)
+        if document is None:
+            return problem(404, "The guide in use has no document at this path.")
+        return _json(bodies.read(document, start, end))
+
+    @router.get("/generation", response_model=Generation, responses=samples.GENERATION)
+    def generation_in_use() -> Response:
+        """Say which index answers, how old it is and what it was made with."""
+        return _json(generation(desk))
+
+
+def _nothing(router: APIRouter) -> Callable[[Request], Response]:
+    """Answer what is no route: a wrong method with those that are right, all else with 404."""
+
+    def nothing(request: Request) -> Response:
+        known = [
+            method
+            for route in router.routes
+            if isinstance(route, APIRoute) and route.include_in_schema
+            if route.matches(request.scope)[0] is Match.PARTIAL
+            for method in sorted(route.methods or ())
+        ]
+        if known:
+            return problem(405, f"Use {' or '.join(known)}.", {"allow": ", ".join(known)})
+        return problem(404, "There is no such route; /openapi.json lists those there are.")
+
+    return nothing
+
+
+# --- In and out ----------------------------------------------------------------------------------
+
+
+def _json(content: Any, status: int = 200) -> Response:
+    return _sent(orjson.dumps(content), status)
+
+
+def _sent(data: bytes, status: int = 200) -> Response:
+    return Response(data, status, {"cache-control": "no-store"}, "application/json")
+
+
+class _Json(Request):
+    """Read a body as JSON in UTF-8 and as nothing else."""
+
+    async def json(self) -> Any:
+        try:
+            return json.loads((await self.body()).decode("utf-8-sig"))
+        except (ValueError, RecursionError):
+            raise HTTPException(400, "The body is not JSON in UTF-8.") from None
+
+
+class _Door(APIRoute):
+    """Tell a program what went wrong, and never send back what it sent."""
+
+    def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
+        """Return the route's handler with problems for what it refuses."""
+        answer = super().get_route_handler()
+        reads = self.body_field is not None
+
+        async def answered(request: Request) -> Response:
+            if reads and not await _says_json(request):
+                return problem(415, "Send the body as JSON, with Content-Type: application/json.")
+            try:
+                return await answer(_Json(request.scope, request.receive))
+            except RequestValidationError as error:
+                return problem(422, bodies.misfit(error.errors()))
+            except HTTPException as error:
+                return problem(error.status_code, error.detail, error.headers)
+            except AssistantError as error:
+                return _refusal(error)
+
+        return answered
+
+
+async def _says_json(request: Request) -> bool:
+    kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    return kind == "application/json" or (not kind and not await request.body())
+
+
+def _refusal(error: AssistantError) -> Response:
+    match error:
+        case BadInput():
+            return problem(422, str(error))
+        case NotFound():
+            return problem(404, str(error))
+        case Taken():
+            return problem(409, str(error))
+        case NotSaved():
+            _log.warning("a request was refused: %s", error)
+            words = "The database cannot be used just now; nothing was stored. Try again shortly."
+            return problem(503, words, {"retry-after": "2"})
+        case IndexUnusable():
+            _log.error("a request was refused: %s", error)
+            words = "The guide cannot be looked up just now. Try again shortly."
+            return problem(503, words, {"retry-after": "5"})
+    raise error

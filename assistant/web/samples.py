@@ -1,0 +1,101 @@
+"""What the routes give, shown by example: the words of the OpenAPI document and of its page."""
+
+from typing import Any
+
+CONVERSATION, TURN = "mN3b0cQ1xk7yS5v2tW9zR4uE8aLhJpDf", "Zq8sT1vX4nB7cM0kY2wL5rHd"
+
+Responses = dict[int | str, dict[str, Any]]
+
+
+def _shown(example: Any, kind: str = "application/json", status: int = 200) -> Responses:
+    return {status: {"content": {kind: {"example": example}}}}
+
+
+_PLACE = {
+    "path": "topay-contact-guide.md",
+    "title": "Topay 客服联系攻略",
+    "headings": ["Topay 客服联系攻略", "在线客服"],
+    "start": 420,
+    "end": 452,
+}
+_ADDRESS = "/source/topay-contact-guide.md?start=420&end=452#420-452"
+_QUOTE = {
+    "text": "打开 Topay，点“我的”，再点“在线客服”，就能和客服人员对话。",
+    **_PLACE,
+    "highlights": [[0, 32]],
+    "similarity": 0.81,
+    "lexical": 9.4,
+    "score": 0.97,
+    "url": _ADDRESS,
+}
+_KEPT = {"conversation": CONVERSATION, "turn": TURN, "saved": True}
+_ANSWERED = {
+    "question": "怎么联系在线客服",
+    "verdict": "answered",
+    "confidence": 0.98,
+    "message": "指南里是这样说的：",
+    "quotes": [_QUOTE],
+    "handoff": None,
+    "generation": "000007-3fa9c1d2",
+    "elapsed_ms": 1.7,
+    **_KEPT,
+}
+_HANDOFF = {
+    "reason": "asked_for_human",
+    "message": "可以这样联系客服人员；先准备好下面的资料会更快。",
+    "channels": [{"name": "在线客服", "quote": _QUOTE, "contact": None}],
+    "checklist": [{"item": "手机号", "quote": None}],
+    "ticket_draft": "原因: asked_for_human\n问题: 充值没到账\n请补充:\n- 手机号: ",
+}
+_CHUNK = {
+    "id": "5b1f0c3e9a7d2486",
+    "text": _QUOTE["text"],
+    **_PLACE,
+    "url": _ADDRESS,
+}
+_HIT = {
+    "chunk": _CHUNK,
+    "row": 4,
+    "passage": 0.79,
+    "view": 0.83,
+    "support": 0.74,
+    "best": 31,
+    "lexical": 9.4,
+    "coverage": 1.0,
+    "score": 0.97,
+    "similarity": 0.81,
+}
+_DOCUMENT = {
+    "path": "topay-contact-guide.md",
+    "title": "Topay 客服联系攻略",
+    "kind": "markdown",
+    "date": "2025-05-10",
+    "url": "/source/topay-contact-guide.md",
+    "characters": 3120,
+}
+
+ASKED = _shown(_ANSWERED)
+HANDED_OFF = _shown(
+    {**_ANSWERED, "verdict": "uncertain", "message": "好的，请联系客服人员，方式在下面。"}
+    | {"handoff": _HANDOFF}
+)
+FOUND = _shown({"hits": [_HIT]})
+OPENED = _shown(
+    {"number": 12, "state": "new", "urgent": False, "created": "2026-11-26T09:30:00+00:00"},
+    status=201,
+)
+EXPORTED = _shown('{"conversation": …}\n{"conversation": …}\n', "application/x-ndjson")
+DOCUMENTS = _shown({"documents": [_DOCUMENT], "after": ""})
+DOCUMENT = _shown({**_DOCUMENT, "start": 420, "end": 452, "text": _QUOTE["text"]})
+GENERATION = _shown(
+    {
+        "generation": "000007-3fa9c1d2",
+        "created": "2026-11-26T01:41:37+00:00",
+        "age_seconds": 28103.0,
+        "model": "support-zh-en",
+        "dimensions": 256,
+        "documents": 1,
+        "passages": 17,
+        "views": 118,
+    }
+)
