@@ -11,19 +11,21 @@ from typing import Annotated, Any
 from weakref import WeakKeyDictionary
 
 import orjson
-from fastapi import APIRouter, Depends, HTTPException, Path, Query
+from fastapi import APIRouter, Depends, Path, Query
 from fastapi.exceptions import RequestValidationError
 from fastapi.routing import APIRoute
+from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
 from starlette.routing import Match
 
+import assistant.web.bodies as bodies
+import assistant.web.samples as samples
 from assistant.access import Person
 from assistant.errors import AssistantError, BadInput, IndexUnusable
 from assistant.frontdesk import FrontDesk, Reply
 from assistant.kept import KeptTicket, NotFound, NotSaved, Taken, TicketState
 from assistant.search import Index
-from assistant.web import bodies, samples
 from assistant.web.facts import Generation, generation
 from assistant.web.login import needs
 from assistant.web.problems import problem

@@ -16,11 +16,11 @@ from starlette.responses import Response
 from starlette.routing import Route
 from starlette.types import Message, Receive, Scope, Send
 
+import assistant.web.bodies as bodies
 from assistant.errors import AssistantError, BadInput
 from assistant.frontdesk import FrontDesk
 from assistant.kept import NotFound
 from assistant.settings import Settings
-from assistant.web import bodies
 from assistant.web.guard import EVERYWHERE, known_hosts
 from assistant.web.problems import problem, request_id
 
