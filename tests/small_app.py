@@ -87,6 +87,7 @@ def create(settings: Settings) -> FastAPI:
             try:
                 while True:
                     yield b"x" * 65536
+                    await asyncio.sleep(0)
             finally:
                 app.state.cancelled += 1
 
