@@ -133,17 +133,15 @@ class _Endpoint:
 
 def _is_call(body: bytes) -> bool:
     """Tell whether a body is one message that a server of MCP is sent."""
-    from mcp.types import ClientNotification, ClientRequest
+    from mcp.types import ClientNotification, ClientRequest, JSONRPCMessage
 
     try:
         message = orjson.loads(body)
-        if "id" in message:
-            ClientRequest.model_validate(message)
-        else:
-            ClientNotification.model_validate(message)
-    except (ValueError, TypeError, RecursionError):
+        JSONRPCMessage.model_validate(message)
+        (ClientRequest if "id" in message else ClientNotification).model_validate(message)
+    except ValueError:
         return False
-    return isinstance(message, dict)
+    return True
 
 
 def _again(body: bytes, receive: Receive) -> Receive:
@@ -162,7 +160,7 @@ def _manager(front: FrontDesk) -> Any:
     from mcp.server.lowlevel import Server
     from mcp.server.streamable_http_manager import StreamableHTTPSessionManager
 
-    logging.getLogger("mcp").setLevel(logging.WARNING)  # it tells of every request
+    logging.getLogger("mcp").setLevel(logging.ERROR)  # it tells of every request, in its words
     known = tools(front)
     server: Any = Server("guide-assistant", version="1", instructions=_ABOUT)
 

@@ -5,7 +5,7 @@ import secrets
 from html import escape
 from pathlib import Path
 
-from starlette.datastructures import Headers, MutableHeaders
+from starlette.datastructures import Headers, MutableHeaders, QueryParams
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from assistant.answer import Language
@@ -34,7 +34,9 @@ class Shell:
             return
         plain = [(name, value) for name, value in scope["headers"] if name != b"accept-encoding"]
         headers = Headers(scope=scope)
-        language = preferred(headers.get("accept-language", ""), headers.get("cookie", ""))
+        asked = QueryParams(scope["query_string"]).get("lang", "")  # by the widget's tag
+        chosen = f"{headers.get('cookie', '')}; lang={asked}"
+        language = preferred(headers.get("accept-language", ""), chosen)
         page = _Page(send, language, self._ancestors)
         await self._app({**scope, "headers": plain}, receive, page)
 

@@ -1,7 +1,9 @@
 /* What the page does in the browser besides Gradio: language, states, copying, votes, tickets. */
 (() => {
   const root = document.documentElement;
-  const chosen = /(?:^|;\s*)lang=(zh|en)/.exec(document.cookie)?.[1];
+  const query = new URLSearchParams(location.search);
+  const asked = /^(zh|en)$/.exec(query.get("lang"));
+  const chosen = (/(?:^|;\s*)lang=(zh|en)/.exec(document.cookie) || asked)?.[1];
   if (chosen) {
     /* Gradio's labels follow navigator.language: let it be what was chosen. */
     const tag = chosen === "zh" ? "zh-CN" : "en";
@@ -9,7 +11,12 @@
     Object.defineProperty(navigator, "languages", { value: [tag], configurable: true });
   }
   const language = (navigator.language || "en").toLowerCase().startsWith("zh") ? "zh-CN" : "en";
-  if (new URLSearchParams(location.search).has("embed")) root.dataset.embed = "";
+  if (query.has("embed")) root.dataset.embed = "";
+  if (query.has("embed") && parent !== window)
+    /* The widget around us cannot hear keys that are pressed in here. */
+    document.addEventListener("keydown", (event) => {
+      if (event.key === "Escape") parent.postMessage("assistant:close", "*");
+    });
   const title = document.title;
   const keep = () => {
     if (root.lang !== language) root.lang = language;
@@ -185,7 +192,10 @@
       else if (button.matches(".language")) {
         document.cookie = `lang=${button.dataset.lang};path=/;max-age=31536000;samesite=strict`;
         keepQuestion();
-        location.reload();
+        if (asked) {
+          query.set("lang", button.dataset.lang); /* in another site's frame no cookie is kept */
+          location.search = query;
+        } else location.reload();
       } else if (button.matches("#ask, #person, #clear, .example")) {
         const words = document.querySelector(`#clear-ticket [lang="${language}"]`);
         const withdraws = button.id === "clear" && document.querySelector("[data-ticket]");
