@@ -100,6 +100,10 @@ class File:
         status = os.stat(self.path)
         return status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns
 
+    def read_only(self) -> bool:
+        """Tell whether the file is there, in a folder that cannot be written to."""
+        return self.path.exists() and not os.access(self.path.parent, os.W_OK)
+
     def begin(self, stamp: str) -> str:
         """Make a file that only its owner reads where there is none; return what is odd, or ""."""
         odd = ""
@@ -171,7 +175,7 @@ class Database:
             with self._opened().connect() as connection:
                 yield connection
         except (SQLAlchemyError, OSError) as error:
-            raise refusal(error) from error
+            raise self._refusal(error) from error
 
     @contextmanager
     def writing(self) -> Iterator[Connection]:
@@ -187,7 +191,7 @@ class Database:
             if self._file:
                 self._left = self._file.mark()
         except (SQLAlchemyError, OSError, NotSaved) as error:
-            found = refusal(error)
+            found = self._refusal(error)
             if found.reason not in ("locked", "full"):
                 self.close()
             if found.reason == "broken":
@@ -262,6 +266,12 @@ class Database:
             draft.unlink(missing_ok=True)
             raise refusal(error) from error
 
+    def _refusal(self, error: Exception) -> NotSaved:
+        found = refusal(error)
+        if found.reason == "gone" and self._file and self._file.read_only():
+            return not_saved("readonly")  # SQLite cannot open its log then, and says no more
+        return found
+
     def _touched(self) -> bool:
         """Tell whether another wrote to the file, took it away or put another in its place."""
         try:
@@ -284,13 +294,14 @@ class Database:
                 self._engine = self._open()
             return self._engine
 
-    def _open(self) -> Engine:
-        """Open the database; one that is damaged is set aside and a new one begun."""
+    def _open(self, anew: bool = False) -> Engine:
+        """Open the database; one that is damaged is set aside and one begun anew."""
         stamp = self._clock().strftime("%Y%m%dT%H%M%S")
         if self._file:
-            if self._begun and not self._file.path.exists():
+            if self._begun and not anew and not self._file.path.exists():
                 raise not_saved("gone")
-            self._note(self._file.begin(stamp))
+            odd = self._file.begin(stamp)
+            self._note("" if anew else odd)
         engine = _engine_of(self._url)
         try:
             with engine.connect() as connection:
@@ -301,10 +312,10 @@ class Database:
                     connection.commit()
         except (SQLAlchemyError, OSError, NotSaved) as error:
             engine.dispose()
-            if self._file is None or refusal(error).reason != "broken":
+            if self._file is None or anew or refusal(error).reason != "broken":
                 raise
             self._note(self._file.quarantine(stamp))
-            return self._open()
+            return self._open(anew=True)
         if self._file:
             self._left = self._file.mark()
         self._begun = True
