@@ -34,8 +34,9 @@ class Server:
 
     def read_address(self) -> None:
         """Wait for the line that says where it serves; its socket listens by then."""
-        line = self.process.stdout.readline()  # type: ignore[union-attr]
-        assert "http://" in line, f"no address: {line!r} {self.log.read_text()}"
+        lines = iter(self.process.stdout.readline, "")  # type: ignore[union-attr]
+        line = next((one for one in lines if one.startswith("Serving on ")), "")
+        assert line, f"no address: {self.log.read_text()}"
         self.url = line.split()[-1]
 
     def end(self) -> int:

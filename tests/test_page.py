@@ -275,7 +275,7 @@ def test_the_person_button_hands_over_what_was_typed_or_asked_last(open_page):
 
 
 def test_the_checklist_is_a_form_that_ends_in_a_ticket_with_a_number(open_page):
-    """What was typed outlives a further question and a failed sending; a refresh keeps the number."""
+    """What was typed outlives another question and a failed sending; a refresh keeps the number."""
     page = open_page("zh-CN")
     ask(page, "我要转人工")
     form = page.locator("#answer form.ticket-form")
@@ -440,8 +440,9 @@ def test_on_a_phone_nothing_is_cut_and_every_text_can_be_read(open_page, locale,
         ask(page, question)
         page.evaluate("document.querySelectorAll('details').forEach(one => one.open = true)")
         assert page.evaluate("document.documentElement.scrollWidth") <= 390
-        cut = "[...document.querySelectorAll('#answer :not(.unseen)')].filter(one => one.scrollWidth > "
-        assert page.evaluate(cut + "one.clientWidth + 1 && one.clientWidth).length") == 0
+        cut = "one => one.scrollWidth > one.clientWidth + 1 && one.clientWidth"
+        parts = "[...document.querySelectorAll('#answer :not(.unseen)')]"
+        assert page.evaluate(f"{parts}.filter({cut}).length") == 0
         least = page.evaluate(CONTRAST)
         assert len(least) > 15
         assert least[0][0] >= 4.5, least[:3]

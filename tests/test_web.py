@@ -2,6 +2,7 @@
 
 import asyncio
 import html
+import json
 import re
 import socket
 import subprocess
@@ -11,6 +12,8 @@ import time
 from pathlib import Path
 
 import pytest
+from gradio_client import Client
+from gradio_client.exceptions import AppError
 from server import PATIENCE, REPOSITORY, Server, asked, running
 
 from assistant.build import build
@@ -118,6 +121,7 @@ def test_corpus_and_question_are_shown_as_text_and_never_as_markup(hostile):
     """The tags of an answer are ours alone, whatever guide and question contain."""
     ours = {"div", "h2", "h3", "p", "span", "strong", "ol", "ul", "li", "article", "blockquote"}
     ours |= {"mark", "b", "a", "details", "summary", "aside", "pre", "button"}
+    ours |= {"section", "form", "fieldset", "legend", "label", "input", "template"}
     asking = "彩虹独角兽住在哪里 </pre><script>alert(8)</script>${alert(9)} {{x}}"
     with hostile.client as client:
         pages = [asked(client, asking), asked(client, "我要转人工 " + asking)]
@@ -136,8 +140,25 @@ def test_a_document_is_shown_as_text_and_never_as_markup(hostile):
     assert visible(page.split('<div class="document"')[1]).endswith(HOSTILE)
 
 
+def test_gradio_clients_ask_and_search(server):
+    """The same object that REST gives, as text; a follow-up is one by its conversation."""
+    client = Client(server.url, verbose=False, analytics_enabled=False)
+    answer = json.loads(client.predict("怎么联系在线客服", api_name="/ask"))
+    assert answer["verdict"] == "answered"
+    assert answer["saved"]
+    after = json.loads(client.predict("那邮件呢", answer["conversation"], api_name="/ask"))
+    assert after["conversation"] == answer["conversation"]
+    assert after["quotes"][0]["headings"][-1] == "3. 电子邮件支持"
+    hits = json.loads(client.predict("冻结账户", 3, api_name="/search"))
+    assert len(hits) == 3
+    with pytest.raises(AppError, match="describe your problem"):
+        client.predict(" ", api_name="/ask")
+    assert set(client.view_api(return_format="dict")["named_endpoints"]) == {"/ask", "/search"}
+
+
 def test_listeners_are_private_and_stay_so_by_every_name(client):
-    assert client.get("/gradio_api/info").json() == {"named_endpoints": {}, "unnamed_endpoints": {}}
+    info = client.get("/gradio_api/info").json()
+    assert (set(info["named_endpoints"]), info["unnamed_endpoints"]) == ({"/ask", "/search"}, {})
     names = {one["api_name"] for one in client.get("/config").json()["dependencies"]}
     for name in [*names, "ask", "predict", "lambda"]:
         for path in ("call", "run", "api", "call/v2"):
@@ -331,9 +352,9 @@ def test_nothing_can_be_uploaded(client, path):
 
 @pytest.mark.parametrize(
     "path",
-    "/gradio_api/vibe-code/ /gradio_api/runs /gradio_api/token /gradio_api/user /monitoring /login "
-    "/logout /gradio_api/process_recording /pwa_icon /svelte/x /docs /redoc "
-    "/openapi.json /gradio_api/openapi.json /gradio_api /gradio_api/deep_link".split(),
+    "/gradio_api/vibe-code/ /gradio_api/runs /gradio_api/token /gradio_api/user /monitoring "
+    "/gradio_api/process_recording /pwa_icon /svelte/x /redoc "
+    "/log /gradio_api/openapi.json /gradio_api /gradio_api/deep_link".split(),
 )
 def test_what_the_page_does_not_need_is_not_there(client, path):
     assert client.get(path).status_code == 404

@@ -21,12 +21,25 @@ from assistant.frontdesk import FrontDesk
 from assistant.history import History
 from assistant.settings import Settings
 from assistant.terminal import Progress
-from assistant.web.guard import Guard
+from assistant.web.agent import agent_routes
+from assistant.web.api import api
+from assistant.web.docs import docs
+from assistant.web.guard import Guard, frame_ancestors
+from assistant.web.limits import Limits
 from assistant.web.live import restart_on_change
+from assistant.web.login import sign_in_routes
+from assistant.web.maintain import maintain_routes
+from assistant.web.mcp import mount_mcp
+from assistant.web.office import static_routes
 from assistant.web.page import I18N, THEME, build_page
+from assistant.web.problems import Problems, problem_handlers
+from assistant.web.protocol import server_options
 from assistant.web.render import page_html, source_html, text
 from assistant.web.shell import Shell
+from assistant.web.telemetry import Counted, Telemetry
+from assistant.web.widget import widget_routes
 from assistant.web.wording import preferred, say
+from assistant.webhook import Webhook
 
 _SOURCE_HEADERS = {
     "content-security-policy": "default-src 'none'; style-src 'unsafe-inline'; base-uri 'none'; "
@@ -37,15 +50,28 @@ _BACKLOG = 2048
 
 
 def create_app(front: FrontDesk, access: Access) -> FastAPI:
-    """Return the application over a desk: the pages, and the doors for programs."""
+    """Return the application over a desk: the pages of all three, and the doors for programs."""
     app = FastAPI(title="Support assistant", docs_url=None, redoc_url=None, openapi_url=None)
-    app.add_middleware(Shell)
+    telemetry = Telemetry(front)
+    # The last one added is the first to see a request.
+    app.add_middleware(Shell, ancestors=frame_ancestors(front.settings))
+    app.add_middleware(Limits, settings=front.settings)
+    app.add_middleware(Counted, telemetry=telemetry)
+    app.add_middleware(Problems)
     app.add_middleware(Guard, settings=front.settings)
-    for path, answer in (
-        ("/healthz", _health(front.desk)),
-        ("/source/{path:path}", _source(front.desk)),
-    ):
-        app.add_api_route(path, answer, methods=["GET", "HEAD"], include_in_schema=False)
+    problem_handlers(app)
+    sign_in_routes(app, access)
+    static_routes(app)
+    telemetry.routes(app)
+    rest = api(front)
+    for router in (rest, agent_routes(front), maintain_routes(front)):
+        app.include_router(router)
+    if front.settings.api_docs:
+        app.include_router(docs(rest))
+    widget_routes(app)
+    mount_mcp(app, front)
+    source = _source(front.desk)
+    app.add_api_route("/source/{path:path}", source, methods=["GET"], include_in_schema=False)
     mounted: FastAPI = gr.mount_gradio_app(
         app,
         build_page(front),
@@ -70,13 +96,6 @@ def create_app(front: FrontDesk, access: Access) -> FastAPI:
 def _unreadable(request: Request, error: Exception) -> JSONResponse:
     """Refuse a body that does not fit; FastAPI would send it back, and fail on what JSON lacks."""
     return JSONResponse({"detail": "the request could not be read"}, 422)
-
-
-def _health(desk: Desk) -> Callable[[], JSONResponse]:
-    def health() -> JSONResponse:
-        return JSONResponse({"status": "ok", "generation": desk.generation})
-
-    return health
 
 
 def _source(desk: Desk) -> Callable[[Request, str], Response]:
@@ -105,25 +124,38 @@ def serve(settings: Settings) -> int:
     listener = _listen(settings)  # first: a taken port is said before anything is built
     with Progress() as progress:
         desk = Desk.open(settings, progress)
-    front = FrontDesk(desk, History.open(settings))
     access = Access.open(settings)
+    history = History.open(settings)
+    front = FrontDesk(desk, history)
     for note in front.notes:
         print(note, file=sys.stderr)
     application = create_app(front, access)
     restart_on_change()
-    host, port = listener.getsockname()[:2]
-    name = "localhost" if host in ("0.0.0.0", "::") else f"[{host}]" if ":" in host else host
-    print(f"Serving on http://{name}:{port}", flush=True)
+    address = _address(listener)
+    print(f"Serving on {address}", flush=True)
+    for role, token in access.first_run.items():
+        print(f"Sign in as {role}: {address}/login?token={token}", flush=True)
+    webhook = Webhook(history, settings)
+    webhook.start()
     config = uvicorn.Config(
         application,
         log_level="warning",
         timeout_graceful_shutdown=_DRAIN_SECONDS,
-        server_header=False,
+        **server_options(settings),
     )
     # uvicorn drains, then raises the signal anew: to be told to end is no failure
     signal.signal(signal.SIGTERM, lambda *_: None)
     uvicorn.Server(config).run(sockets=[listener])
+    webhook.stop()
+    history.close()
     return 0
+
+
+def _address(listener: socket.socket) -> str:
+    """Return the address to open in a browser of this machine."""
+    host, port = listener.getsockname()[:2]
+    name = "localhost" if host in ("0.0.0.0", "::") else f"[{host}]" if ":" in host else host
+    return f"http://{name}:{port}"
 
 
 def _listen(settings: Settings) -> socket.socket:

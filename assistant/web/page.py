@@ -133,20 +133,21 @@ def _listen(
 
 
 def _endpoints(front: FrontDesk) -> None:
-    """Offer `/ask` and `/search` to gradio_client; other programs have REST."""
+    """Offer `/ask` and `/search` to gradio_client, as JSON text; other programs have REST.
 
-    def ask(question: str, conversation: str = "") -> dict[str, Any]:
+    Text, because gradio_client takes every object with a `path` for a file and fetches it.
+    """
+
+    def ask(question: str, conversation: str = "") -> str:
         """Answer a question with the guide's words; give the conversation to follow up."""
         reply = _or_error(front.ask, question, conversation)
-        answer: dict[str, Any] = orjson.loads(orjson.dumps(reply.answer))
         kept = {"conversation": reply.conversation, "turn": reply.turn, "saved": reply.saved}
-        return {**answer, **kept}
+        return orjson.dumps({**orjson.loads(orjson.dumps(reply.answer)), **kept}).decode()
 
-    def search(question: str, top_k: int = 5) -> list[dict[str, Any]]:
+    def search(question: str, top_k: int = 5) -> str:
         """Return the passages found, best first, with raw scores."""
         hits = _or_error(front.search, question, max(1, min(top_k, _SHOWN)))
-        found: list[dict[str, Any]] = orjson.loads(orjson.dumps(hits))
-        return found
+        return orjson.dumps(hits).decode()
 
     api(ask, api_name="ask")
     api(search, api_name="search")
