@@ -41,6 +41,8 @@ class Webhook:
         self._url = settings.webhook_url or ""
         secret = settings.webhook_secret
         self._key = secret.get_secret_value().encode() if secret else b""
+        safe = self._url.startswith("https:")  # to read the certificates takes a while
+        self._trusted = httpx.create_ssl_context(trust_env=False) if safe else False
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._run, name="webhook", daemon=True)
 
@@ -88,7 +90,9 @@ class Webhook:
 
     async def _post_all(self, tries: list[tuple[Delivery, bytes]]) -> list[str]:
         # The address of the settings alone: no proxy or password from the environment.
-        async with httpx.AsyncClient(trust_env=False, timeout=_DEADLINE_SECONDS) as client:
+        async with httpx.AsyncClient(
+            trust_env=False, verify=self._trusted, timeout=_DEADLINE_SECONDS
+        ) as client:
             return await asyncio.gather(*(self._post(client, *one) for one in tries))
 
     async def _post(self, client: httpx.AsyncClient, delivery: Delivery, body: bytes) -> str:
