@@ -28,8 +28,9 @@ def server_options(settings: Settings) -> dict[str, Any]:
 def patient(asking: float, listening: float = 60.0) -> type[H11Protocol]:
     """Return uvicorn's protocol with a limit to its patience, in seconds.
 
-    Closed is a connection whose request head is not whole within `asking` of connecting, or of the
-    answer before it; and one that takes less than some 50 kB of its answer within `listening`.
+    Closed is a connection whose request head is not whole within `asking` of connecting or, after
+    an answer, of its first byte; and one that takes less than some 50 kB of what it is sent within
+    `listening`.
     """
 
     class Patient(H11Protocol):
@@ -42,10 +43,6 @@ def patient(asking: float, listening: float = 60.0) -> type[H11Protocol]:
 
         def data_received(self, data: bytes) -> None:
             super().data_received(data)
-            self._watch()
-
-        def on_response_complete(self) -> None:
-            super().on_response_complete()
             self._watch()
 
         def connection_lost(self, exc: Exception | None) -> None:
@@ -62,7 +59,7 @@ def patient(asking: float, listening: float = 60.0) -> type[H11Protocol]:
             _cancel(self._stalled)
 
         def _watch(self) -> None:
-            """Time the wait for a request, from its start and not from its latest byte."""
+            """Time the wait for a request as a whole, not for its next byte."""
             if self.conn.their_state is not h11.IDLE or self.transport.is_closing():
                 _cancel(self._head)
                 self._head = None
