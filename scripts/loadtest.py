@@ -22,10 +22,12 @@ import time
 from collections import Counter
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
+from html import escape
 from pathlib import Path
 from typing import Any
 
 from assistant.questions import read_questions
+from assistant.screen import mask_secrets
 
 REPOSITORY = Path(__file__).parent.parent
 LIMIT = 120  # seconds after which a request counts as lost
@@ -103,7 +105,9 @@ class Load:
     def __init__(self, address: str, questions: list[str]) -> None:
         host, _, port = address.removeprefix("http://").partition(":")
         self.host, self.port = host, int(port)
-        self.numbered = (f"{words} {n}" for n, words in enumerate(itertools.cycle(questions)))
+        numbered = (f"{words} {n}" for n, words in enumerate(itertools.cycle(questions)))
+        # What looks like a secret is masked, and so could not be told from another's question.
+        self.numbered = (words for words in numbered if mask_secrets(words)[0] == words)
 
     def connection(self) -> Connection:
         """Return a new connection to the server."""
@@ -139,7 +143,7 @@ class Load:
             status, told = await connection.send("GET", path)
             lines = [line for line in told.decode().split("\n") if "process_completed" in line]
             shown = json.loads(lines[-1].removeprefix("data: "))["output"]["data"][0]
-            return str(status) if question.split()[0] in shown else "another's answer"
+            return str(status) if escape(question) in shown else "another's answer"
         finally:
             connection.close()
 
@@ -264,7 +268,7 @@ def main() -> int:
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures as JSON too")
     options = parser.parse_args()
     paths = sorted((REPOSITORY / "corpus" / "questions").glob("*.yaml"))
-    questions = [one.text for path in paths for one in read_questions(path)]
+    questions = [one.ask for path in paths for one in read_questions(path)]
     with tempfile.TemporaryDirectory() as folder:
         built, _ = start(folder)  # builds the index, which is no part of a start
         end(built)
