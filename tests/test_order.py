@@ -13,8 +13,8 @@ desk kept schema rows database writer history webhook frontdesk
 access gaps proposals stock terminal web.wording web.render web.thread web.problems web.guard
 web.shell web.live web.page web.office_words web.office web.login web.limits web.protocol
 web.samples web.bodies web.facts web.api web.docs web.telemetry web.mcp web.widget
-web.rebuild web.maintain_words web.maintain web.evidence web.agent_words web.agent_page web.agent_tickets web.agent
-web.app web cli
+web.rebuild web.maintain_words web.maintain
+web.evidence web.agent_words web.agent_page web.agent_tickets web.agent web.app web cli
 """.split()
 # Imports inside a function: heavy or optional libraries, each in the one place that needs it.
 LAZY = {

@@ -12,15 +12,16 @@ from starlette.requests import Request
 from starlette.responses import HTMLResponse, Response
 
 from assistant.access import Person
-from assistant.answer import language_of, matched_words
+from assistant.answer import language_of as language_of_text
+from assistant.answer import matched_words
 from assistant.errors import IndexUnusable
 from assistant.frontdesk import FrontDesk
 from assistant.handoff import REASONS
 from assistant.history import KeptTicket, NotFound, NotSaved
 from assistant.records import Quote, Ticket
-from assistant.web import office
 from assistant.web.agent_words import Say, ago, say_to_agent
 from assistant.web.login import needs, person_of
+from assistant.web.office import language_of, office
 from assistant.web.render import marked, source_url
 from assistant.web.wording import say, tag
 
@@ -56,7 +57,7 @@ class AgentRoute(APIRoute):
 async def _refusal(request: Request, status: int, heading: str, words: str) -> Response:
     """Write a page that says why there is no other; what was typed is shown, not to be lost."""
     typed = (await request.form()).get("note", "") if request.method == "POST" else ""
-    return office.office(
+    return office(
         "agent_refused.html",
         request,
         person_of(request),
@@ -85,13 +86,13 @@ def packet_of(kept: KeptTicket) -> Ticket:
 
 def speech(request: Request) -> Say:
     """Return the function that says the agents' words in the language of a page."""
-    return say_to_agent(office.language_of(request))
+    return say_to_agent(language_of(request))
 
 
 def half(words: str, request: Request) -> str:
     """Return the half of a two-language sentence in the language of a page."""
     chinese, _, english = words.partition(" / ")
-    return english if office.language_of(request) == "en" and english else chinese
+    return english if language_of(request) == "en" and english else chinese
 
 
 def agent_page(
@@ -103,17 +104,17 @@ def agent_page(
     **values: object,
 ) -> HTMLResponse:
     """Return an agents' page; its template knows the functions below beside the values given."""
-    language = office.language_of(request)
+    language = language_of(request)
     known = {
         "tell": speech(request),
         "ago": lambda at: ago(front.desk.clock() - at, language),
         "reason_of": lambda reason: REASONS[reason][language],
         "vote_reason": lambda reason: say(reason, language),
         "marked": _marked,
-        "spoken": lambda words: tag(language_of(words)),
+        "spoken": lambda words: tag(language_of_text(words)),
         "source_url": source_url,
     }
-    return office.office(name, request, person, status, **{**known, **values})
+    return office(name, request, person, status, **{**known, **values})
 
 
 def _marked(quote: Quote, question: str) -> Markup:
