@@ -2,6 +2,7 @@
 
 import logging
 import os
+import signal
 import socket
 import sys
 import time
@@ -9,7 +10,9 @@ from pathlib import Path
 
 import uvicorn
 from fastapi import FastAPI, Request
+from faults import FEW
 
+from assistant import calibrate
 from assistant.access import Access
 from assistant.desk import Desk
 from assistant.frontdesk import FrontDesk
@@ -21,6 +24,7 @@ from assistant.web.login import sign_in_routes
 from assistant.web.maintain import maintain_routes
 from assistant.web.office import static_routes
 from assistant.web.problems import Problems, problem_handlers
+from assistant.web.rebuild import Job
 
 
 def create(front: FrontDesk, access: Access) -> FastAPI:
@@ -46,27 +50,27 @@ def create(front: FrontDesk, access: Access) -> FastAPI:
 def serve(settings: Settings) -> None:
     """Serve on a free port until told to end."""
     logging.basicConfig(level=logging.INFO)
-    if pause := float(os.environ.get("SLOW_BUILD", "0")):
-        _slow_down(pause)
+    for name, few in FEW.items():
+        setattr(calibrate, name, few)
+    _slow_down(float(os.environ.get("SLOW_BUILD", "0")))
     front = FrontDesk(Desk.open(settings), History.open(settings))
     app = create(front, Access.open(settings))
     listener = socket.create_server(("127.0.0.1", 0), backlog=256)
     print(f"Serving on http://127.0.0.1:{listener.getsockname()[1]}", flush=True)
+    signal.signal(signal.SIGTERM, lambda *_: None)  # as the product does: ending is no failure
     config = uvicorn.Config(app, log_level="warning", timeout_graceful_shutdown=2)
     uvicorn.Server(config).run(sockets=[listener])
 
 
 def _slow_down(pause: float) -> None:
     """Make every step of a build take its time, so that it can be watched."""
-    from assistant.web import rebuild
-
-    tell = rebuild.Job._tell
+    tell = Job._tell
 
     def slowly(self, stage, done, total):
         tell(self, stage, done, total)
         time.sleep(pause)
 
-    rebuild.Job._tell = slowly
+    Job._tell = slowly
 
 
 if __name__ == "__main__":

@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import time
 from collections.abc import AsyncIterator, Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -106,6 +107,7 @@ def _page(
         "ago": lambda at: ago(datetime.now(UTC) - at, language),
         "origin_of": partial(origin, language=language),
         "clock": _clock,
+        "stamp": int(time.time()),
     }
     return office(f"{name}.html", request, person, status, **given, **values)
 

@@ -26,12 +26,10 @@ WORDS: dict[str, dict[Language, str]] = {
         "en": "answered from {answered}, handed over below {refused}",
     },
     "files": {"zh": "文件", "en": "Files"},
-    "documents": {"zh": "文档", "en": "Documents"},
     "sections": {"zh": "章节", "en": "Sections"},
     "passages": {"zh": "段落", "en": "Passages"},
     "views": {"zh": "检索视图", "en": "Views"},
     "notes": {"zh": "需要处理", "en": "To be looked at"},
-    "no_notes": {"zh": "没有需要处理的问题。", "en": "Nothing needs to be looked at."},
     # --- What changed
     "changes": {"zh": "建成之后指南的变化", "en": "What changed in the guide since"},
     "no_changes": {
@@ -111,7 +109,6 @@ WORDS: dict[str, dict[Language, str]] = {
     },
     # --- Generations
     "generations": {"zh": "磁盘上的各代索引", "en": "Generations on disk"},
-    "newest_first": {"zh": "新的在前", "en": "newest first"},
     "hashes": {"zh": "校验", "en": "Hashes"},
     "whole_at": {"zh": "完好，{at} 校验", "en": "whole, checked at {at}"},
     "damaged": {"zh": "损坏：{problem}", "en": "Damaged: {problem}"},
@@ -135,7 +132,6 @@ WORDS: dict[str, dict[Language, str]] = {
         "en": "There is no earlier whole generation to go back to.",
     },
     "cancel": {"zh": "取消", "en": "Cancel"},
-    "rolled_back": {"zh": "已退回到 {id}。", "en": "Rolled back to {id}."},
     # --- Passages
     "passages_lead": {
         "zh": "左边是建索引时的原文，右边是切出来的段落；没有进入段落的文字以灰色显示。",
