@@ -217,7 +217,9 @@ def test_a_hostile_cell_is_one_line_and_opens_without_a_formula(words):
         assert not any(is_formula(value.strip()) for value in row)
 
 
-@given(st.text(alphabet=st.sampled_from("=+-@＝＋－＠,;|\t\r\n\v\f\"'a1 \u2028\ufeff"), max_size=30))
+@given(
+    st.text(alphabet=st.sampled_from("=+-@＝＋－＠,;|\t\r\n\v\f\"'a1 \u2028\ufeff"), max_size=30)
+)
 def test_no_text_makes_a_formula_or_a_second_line(words):
     written = cell(words)
     assert written.splitlines() in ([written], [])
