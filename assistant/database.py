@@ -216,10 +216,11 @@ class Database:
 
         Deleted content is overwritten at once (`secure_delete`), yet where SQLite rearranged a page
         before, a copy may be left: only rewriting the file leaves none. A large file is rewritten
-        once a day, when `tidy` is called.
+        once a day, by `tidy`.
         """
-        self._file_stale = self._log_stale = self._file is not None
-        self.tidy()
+        if self._file:
+            self._file_stale = self._log_stale = True
+            self._clean(self._file, rewrite=self._is_small())
 
     @property
     def untidy(self) -> bool:
@@ -228,27 +229,28 @@ class Database:
 
     def tidy(self) -> None:
         """Do what `scrub` had to leave, if it is time; for the thread that writes."""
+        if self._file and self.untidy:
+            self._clean(self._file, rewrite=self._rewriting_is_due())
+
+    def _clean(self, file: File, rewrite: bool) -> None:
         try:
-            if self._file and self.untidy:
-                self._rewrite(self._to_write(), self._file)
+            connection: Any = self._to_write().connection.driver_connection
+            if rewrite and self._file_stale:
+                connection.execute("VACUUM")
+                self._rewritten = time.monotonic()
+                self._file_stale, self._log_stale = False, True
+            if self._log_stale:
+                blocked, *_ = connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+                self._log_stale = bool(blocked)
+            self._left = file.mark()
         except (sqlite3.Error, SQLAlchemyError, OSError, NotSaved) as error:
             _log.info("what was deleted may still stand in the file: %s", refusal(error))
 
-    def _rewrite(self, writer: Connection, file: File) -> None:
-        connection: Any = writer.connection.driver_connection
-        if self._file_stale and self._rewriting_is_due():
-            connection.execute("VACUUM")
-            self._rewritten = time.monotonic()
-            self._file_stale, self._log_stale = False, True
-        if self._log_stale:
-            blocked, *_ = connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
-            self._log_stale = bool(blocked)
-        self._left = file.mark()
+    def _is_small(self) -> bool:
+        return self._left is not None and self._left[2] <= _MOST_REWRITTEN
 
     def _rewriting_is_due(self) -> bool:
-        """A small file is rewritten at once, a large one once a day."""
-        small = self._left is not None and self._left[2] <= _MOST_REWRITTEN
-        return small or time.monotonic() - self._rewritten > _REWRITE_SECONDS
+        return self._is_small() or time.monotonic() - self._rewritten > _REWRITE_SECONDS
 
     def backup(self, path: Path) -> None:
         """Write a copy that is whole even while the database is written to."""
@@ -353,26 +355,30 @@ def _lite(url: URL) -> bool:
 
 
 def _url_of(address: str) -> URL:
+    expected = "expected sqlite:///FILE or postgresql+psycopg://USER@HOST/NAME"
     try:
         url = make_url(address)
-        url.get_dialect()
+        url.get_dialect().import_dbapi()
     except (ArgumentError, NoSuchModuleError):
-        url = None
-    if url is None or url.get_backend_name() not in ("sqlite", "postgresql"):
+        raise UsageError(f"ASSISTANT_HISTORY is no address of a database; {expected}.") from None
+    except ImportError as error:
         raise UsageError(
-            "ASSISTANT_HISTORY is no address of a database; expected sqlite:///FILE or "
-            "postgresql+psycopg://USER@HOST/NAME."
-        )
+            f"The database of ASSISTANT_HISTORY needs the package {error.name}: install it."
+        ) from None
+    if url.get_backend_name() not in ("sqlite", "postgresql"):
+        raise UsageError(f"ASSISTANT_HISTORY names an unknown kind of database; {expected}.")
     if _lite(url) and url.database in (None, "", ":memory:"):
-        raise UsageError("ASSISTANT_HISTORY names no file; expected sqlite:///FILE.")
+        raise UsageError(f"ASSISTANT_HISTORY names no file; {expected}.")
     return url
 
 
 def _engine_of(url: URL) -> Engine:
+    # What people wrote must not reach a log as the parameter of a statement that failed.
     if not _lite(url):
-        return create_engine(url, pool_pre_ping=True)
+        return create_engine(url, pool_pre_ping=True, hide_parameters=True)
     engine = create_engine(
         url,
+        hide_parameters=True,
         connect_args={"timeout": _LOCK_SECONDS},
         pool_size=8,
         max_overflow=32,

@@ -287,13 +287,11 @@ class History:
         Runs when the history is opened and at most hourly while it is used. Ages are counted by
         `rows.set_clock`: a clock that leaps by years makes nothing old.
         """
-        deleted = found = self._writer.do(self._purge, patience=_OPENING_SECONDS)
-        self._purged = time.monotonic()
+        deleted, found = 0, _SLICE
         while found >= _SLICE:
-            found = self._writer.do(self._purge)
+            found = self._writer.do(self._purge, scrub=True, patience=_OPENING_SECONDS)
+            self._purged = time.monotonic()
             deleted += found
-        if deleted:
-            self._writer.do(lambda connection: None, scrub=True)
         return deleted
 
     def export(self) -> Iterator[str]:
@@ -364,11 +362,13 @@ class History:
     def _purge_now_and_then(self) -> None:
         if time.monotonic() - self._purged > _PURGE_SECONDS:
             self._purged = time.monotonic()
-            self._writer.later(self._purge_further)
-
-    def _purge_further(self, connection: Connection) -> None:
-        if self._purge(connection):
             self._writer.later(self._purge_further, scrub=True)
+
+    def _purge_further(self, connection: Connection) -> int:
+        found = self._purge(connection)
+        if found >= _SLICE:
+            self._writer.later(self._purge_further, scrub=True)
+        return found
 
 
 def _key(text: str) -> str:

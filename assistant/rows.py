@@ -16,6 +16,7 @@ from sqlalchemy import (
     delete,
     func,
     insert,
+    literal_column,
     or_,
     select,
     update,
@@ -93,7 +94,8 @@ def gaps(connection: Connection, since: datetime, limit: int) -> list[Turn]:
 
 def days(connection: Connection, since: datetime) -> list[Day]:
     """Return what happened on each day on which something was asked, oldest first."""
-    day = func.substr(turns.c.at, 1, 10)
+    # Written out: PostgreSQL takes two parameters that are equal for two different columns.
+    day = func.substr(turns.c.at, literal_column("1"), literal_column("10"))
 
     def count(condition: ColumnElement[bool]) -> ColumnElement[int]:
         return func.count(1).filter(condition)

@@ -59,8 +59,9 @@ class Writer:
     def do(self, job: Job[Result], scrub: bool = False, patience: float | None = None) -> Result:
         """Make a change and wait until it is stored; what the job raises is raised here.
 
-        Raises NotSaved when it could not be stored. `scrub` takes what was deleted out of the file
-        before returning. `patience` is how many seconds to wait for a turn.
+        Raises NotSaved when it could not be stored. `scrub` takes out of the file what the job
+        deleted, if it returns that it deleted something. `patience` is how many seconds to wait
+        for a turn.
         """
         if patience is None:
             patience = _IMPATIENCE_SECONDS if self.failure else _PATIENCE_SECONDS
@@ -147,12 +148,13 @@ class Writer:
         if self.failure and any(task.error is None for task in taken):
             _log.warning("the history is saved again")
             self.failure = None
+        deleted = [task for task in taken if task.scrub and task.result]
         for task in taken:
-            if not task.scrub:
+            if task not in deleted:
                 task.done.set()
-        if any(task.scrub for task in taken):
+        if deleted:
             self._database.scrub()
-            for task in taken:
+            for task in deleted:
                 task.done.set()
 
     def _failed(self, error: NotSaved, taken: list[_Task]) -> None:
