@@ -19,7 +19,7 @@ WORDS: dict[str, dict[Language, str]] = {
     "question": {"zh": "您的问题", "en": "Your question"},
     "placeholder": {
         "zh": "例如：充值没到账怎么办",
-        "en": "For example: my top-up did not arrive",
+        "en": "e.g. my top-up is missing",
     },
     "ask": {"zh": "提问", "en": "Ask"},
     "person": {"zh": "找人工客服", "en": "Talk to a person"},
