@@ -748,6 +748,7 @@ def test_no_page_has_a_script_of_its_own_or_names_another_site(client):
         assert "script-src 'self';" in policy
         assert "unsafe" not in policy
         assert "frame-ancestors 'none'" in policy
+        assert page.headers["referrer-policy"] == "same-origin"  # else forms come from `null`
         assert not re.search(r"<script(?![^>]*\ssrc=\"/static/)|<style|\s(on\w+|style)=", page.text)
         assert not re.search(r"(?:https?:)?//", page.text.replace("<!doctype html>", ""))
         for address in re.findall(r'(?:src|href)="(/static/[^"]+)"', page.text):
