@@ -256,10 +256,11 @@ class _Door(APIRoute):
         reads = self.body_field is not None
 
         async def answered(request: Request) -> Response:
+            request = _Json(request.scope, request.receive)
             if reads and not await _says_json(request):
                 return problem(415, "Send the body as JSON, with Content-Type: application/json.")
             try:
-                return await answer(_Json(request.scope, request.receive))
+                return await answer(request)
             except RequestValidationError as error:
                 return problem(422, bodies.misfit(error.errors()))
             except HTTPException as error:

@@ -6,6 +6,7 @@ from typing import Any
 
 from fastapi import APIRouter
 from fastapi.openapi.utils import get_openapi
+from fastapi.routing import APIRoute
 from starlette.responses import HTMLResponse, Response
 
 from assistant.web.render import page_html, text
@@ -61,6 +62,7 @@ def openapi(api: APIRouter) -> dict[str, Any]:
     unused = ("HTTPValidationError", "ValidationError")
     shapes = {name: one for name, one in parts["schemas"].items() if name not in unused}
     parts["schemas"] = {**shapes, "Problem": _PROBLEM}
+    _show_nulls(schema, api)
     refused = {"$ref": "#/components/schemas/Problem"}
     for _, _, operation in _operations(schema):
         operation["responses"].pop("422", None)
@@ -69,6 +71,17 @@ def openapi(api: APIRouter) -> dict[str, Any]:
             "content": {"application/problem+json": {"schema": refused}},
         }
     return schema
+
+
+def _show_nulls(schema: Schema, api: APIRouter) -> None:
+    """Put the examples in again as they are: FastAPI leaves out whatever is null."""
+    for route in api.routes:
+        if isinstance(route, APIRoute) and route.include_in_schema:
+            for method in route.methods or ():
+                told = schema["paths"][route.path_format][method.lower()]["responses"]
+                for status, answer in route.responses.items():
+                    for kind, content in answer["content"].items():
+                        told[str(status)]["content"][kind]["example"] = content["example"]
 
 
 def _operations(schema: Schema) -> Iterator[tuple[str, str, dict[str, Any]]]:

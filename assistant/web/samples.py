@@ -13,16 +13,17 @@ def _shown(example: Any, kind: str = "application/json", status: int = 200) -> R
 
 _PLACE = {
     "path": "topay-contact-guide.md",
-    "title": "Topay 客服联系攻略",
-    "headings": ["Topay 客服联系攻略", "在线客服"],
-    "start": 420,
-    "end": 452,
+    "title": "Topay钱包联系客服的方法详解",
+    "headings": ["Topay钱包联系客服的方法详解", "一、Topay钱包客服电话联系方法"],
+    "start": 274,
+    "end": 322,
 }
-_ADDRESS = "/source/topay-contact-guide.md?start=420&end=452#420-452"
+_ADDRESS = "/source/topay-contact-guide.md?start=274&end=322#274-322"
 _QUOTE = {
-    "text": "打开 Topay，点“我的”，再点“在线客服”，就能和客服人员对话。",
+    "text": "与Topay钱包的客服取得联系有多种方式,包括电话、在线聊天、电子邮件等方式。"
+    "下面我们一一介绍:",
     **_PLACE,
-    "highlights": [[0, 32]],
+    "highlights": [[0, 39]],
     "similarity": 0.81,
     "lexical": 9.4,
     "score": 0.97,
@@ -30,7 +31,7 @@ _QUOTE = {
 }
 _KEPT = {"conversation": CONVERSATION, "turn": TURN, "saved": True}
 _ANSWERED = {
-    "question": "怎么联系在线客服",
+    "question": "有哪些联系方式",
     "verdict": "answered",
     "confidence": 0.98,
     "message": "指南里是这样说的：",
@@ -43,7 +44,7 @@ _ANSWERED = {
 _HANDOFF = {
     "reason": "asked_for_human",
     "message": "可以这样联系客服人员；先准备好下面的资料会更快。",
-    "channels": [{"name": "在线客服", "quote": _QUOTE, "contact": None}],
+    "channels": [{"name": "在线客服（现在有人接待）", "quote": _QUOTE, "contact": None}],
     "checklist": [{"item": "手机号", "quote": None}],
     "ticket_draft": "原因: asked_for_human\n问题: 充值没到账\n请补充:\n- 手机号: ",
 }
@@ -67,11 +68,11 @@ _HIT = {
 }
 _DOCUMENT = {
     "path": "topay-contact-guide.md",
-    "title": "Topay 客服联系攻略",
+    "title": "Topay钱包联系客服的方法详解",
     "kind": "markdown",
-    "date": "2025-05-10",
+    "date": "2025-10-15 14:36:43",
     "url": "/source/topay-contact-guide.md",
-    "characters": 3120,
+    "characters": 2333,
 }
 
 ASKED = _shown(_ANSWERED)
@@ -86,7 +87,7 @@ OPENED = _shown(
 )
 EXPORTED = _shown('{"conversation": …}\n{"conversation": …}\n', "application/x-ndjson")
 DOCUMENTS = _shown({"documents": [_DOCUMENT], "after": ""})
-DOCUMENT = _shown({**_DOCUMENT, "start": 420, "end": 452, "text": _QUOTE["text"]})
+DOCUMENT = _shown({**_DOCUMENT, "start": 274, "end": 322, "text": _QUOTE["text"]})
 GENERATION = _shown(
     {
         "generation": "000007-3fa9c1d2",
