@@ -188,8 +188,7 @@ class Database:
             connection = self._to_write()
             with connection.begin():
                 yield connection
-            if self._file:
-                self._left = self._file.mark()
+            self._written()
         except (SQLAlchemyError, OSError, NotSaved) as error:
             found = self._refusal(error)
             if found.reason not in ("locked", "full"):
@@ -198,15 +197,24 @@ class Database:
                 self._left = None
             raise found from error
 
+    def _written(self) -> None:
+        """Remember the file as a commit left it; raise NotSaved when it is another by now."""
+        if self._file:
+            mark, before = self._file.mark(), self._left
+            if before and mark[:2] != before[:2]:
+                raise not_saved("gone")
+            self._left = mark
+
     def close(self) -> None:
         """Close every connection; the next use opens the database again."""
         touched = self._touched()
-        with self._lock, suppress(SQLAlchemyError):
-            if self._writer is not None:
-                self._writer.close()
-            if self._engine is not None:
-                self._engine.dispose()
-        self._writer = self._engine = None
+        with self._lock:
+            writer, engine, self._writer, self._engine = self._writer, self._engine, None, None
+        if writer is not None:
+            with suppress(SQLAlchemyError):
+                writer.close()
+        if engine is not None:
+            engine.dispose()
         if self._file and not touched:
             with suppress(OSError):
                 self._left = self._file.mark()  # SQLite tidies up when the last one leaves
@@ -264,7 +272,7 @@ class Database:
                 source: Any = connection.connection.driver_connection
                 source.backup(copy)
             os.replace(draft, path)
-        except (OSError, sqlite3.Error) as error:
+        except (OSError, sqlite3.Error, NotSaved) as error:
             draft.unlink(missing_ok=True)
             raise refusal(error) from error
 

@@ -63,7 +63,7 @@ _OPENING_SECONDS = 3.0
 _PURGE_SECONDS = 3600.0
 _SLICE = 500
 # What some programs take for the end of a line, though JSON does not.
-_LINE_ENDS = {ord(end): f"\\u{ord(end):04x}" for end in "\x7f\x85\u2028\u2029"}
+_LINE_ENDS = {ord(end): f"\\u{ord(end):04x}" for end in "\x85\u2028\u2029"}
 
 
 def now() -> datetime:
@@ -306,7 +306,11 @@ class History:
             yield orjson.dumps(record).decode().translate(_LINE_ENDS)
 
     def backup(self, path: Path) -> None:
-        """Write a copy of the database to a file, whole even while it is written to."""
+        """Write a copy of the database to a file, whole even while it is written to.
+
+        To restore it, stop the program, put the copy in the place of the database's file and delete
+        the files beside it that end in -wal and -shm.
+        """
         self._database.backup(path)
 
     def close(self) -> None:

@@ -1,8 +1,11 @@
 """Answers, tickets and databases for the tests of the history."""
 
 import sqlite3
+import threading
+import time
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 from assistant.history import History
 from assistant.records import Answer, ChecklistItem, Filled, Handoff, Quote, Ticket
@@ -65,3 +68,39 @@ class Clock:
 
     def jump(self, **time) -> None:
         self.time += timedelta(**time)
+
+
+def measure(threads=8, each=1500) -> None:
+    """Print what keeping a turn costs its caller, and how many turns a second are kept."""
+    with TemporaryDirectory() as folder:
+        history = History.open(settings(Path(folder)))
+        given = answer("充值没到账怎么办" * 3, "uncertain", "low_confidence", (QUOTE,) * 3)
+        conversation = history.new_conversation()
+
+        def keep(times):
+            for _ in range(times):
+                history.keep(conversation, given)
+
+        keep(200)
+        begun, cpu = time.perf_counter(), time.thread_time()
+        keep(500)
+        print(f"keep, one thread: {(time.perf_counter() - begun) * 2:.2f} ms until it is stored")
+        print(f"keep, the caller's CPU: {(time.thread_time() - cpu) * 2:.3f} ms")
+        begun, cpu = time.perf_counter(), time.process_time()
+        workers = [threading.Thread(target=keep, args=(each,)) for _ in range(threads)]
+        for worker in workers:
+            worker.start()
+        for worker in workers:
+            worker.join()
+        took, used = time.perf_counter() - begun, time.process_time() - cpu
+        print(f"kept by {threads} threads: {threads * each / took:,.0f} turns/s")
+        print(f"CPU of the whole process: {used / threads / each * 1000:.3f} ms a turn")
+        begun = time.thread_time()
+        for _ in range(200):
+            history.turns(conversation, 1)
+        print(f"the turn before: {(time.thread_time() - begun) * 5:.3f} ms")
+        history.close()
+
+
+if __name__ == "__main__":
+    measure()

@@ -174,11 +174,13 @@ HOSTILE = 'a\r\nb\x1b[31mc\0d\ud800e\u2028f\x85g"}\n{"x":1'
 
 def test_hostile_text_stays_one_record(history):
     """Worked by hand: what breaks lines, terminals and parsers, in one question."""
-    _, (turn,) = keep(history, HOSTILE)
-    assert history.turn(turn).question == 'a\nb[31mcde f g"}\n{"x":1'
+    quote = replace(QUOTE, text="指南\u2028的\x85原话\x7f\u2029")
+    turn = history.keep(history.new_conversation(), answer(HOSTILE, quotes=(quote,)))
     (line,) = history.export()
-    assert json.loads(line)["turns"][0]["question"] == 'a\nb[31mcde f g"}\n{"x":1'
-    assert "\n" not in line
+    assert len(line.splitlines()) == 1
+    (kept,) = json.loads(line)["turns"]
+    assert kept["question"] == history.turn(turn).question == 'a\nb[31mcde f g"}\n{"x":1'
+    assert kept["answer"]["quotes"][0]["text"] == quote.text
 
 
 # --- Votes --------------------------------------------------------------------------------------

@@ -378,6 +378,26 @@ def test_a_file_that_is_taken_away_and_brought_back_is_used_again(history, tmp_p
     assert history.turn(turn).question == "又好了"
 
 
+@pytest.mark.parametrize("another", [False, True], ids=["taken away", "another in its place"])
+def test_a_change_that_was_committed_to_a_file_that_is_gone_is_refused(history, tmp_path, another):
+    """Its name may vanish in the middle of a transaction, of which SQLite notices nothing."""
+    works(history)
+    other = tmp_path / "other"
+    History.open(settings(other)).close()
+
+    def job(connection):
+        database(tmp_path).rename(tmp_path / "away")
+        if another:
+            database(other).rename(database(tmp_path))
+
+    with pytest.raises(NotSaved) as said:
+        history._write(job)
+    assert said.value.reason == "gone"
+    if not another:
+        (tmp_path / "away").rename(database(tmp_path))
+    assert works(history) in stored(database(tmp_path))
+
+
 # --- A damaged file -----------------------------------------------------------------------------
 
 
