@@ -7,7 +7,6 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
-from pathlib import Path
 
 from assistant import generations
 from assistant.answer import choose, decide, language_of, message_for, reason_for
@@ -46,10 +45,12 @@ class Desk:
         self.settings = settings
         self.encoder = encoder
         self._lock = threading.Lock()
-        self._stamp = _mark(settings.index / generations.CURRENT)
+        self._pointer = str(settings.index / generations.CURRENT)
+        self._stamp = _mark(self._pointer)
         self._open = self._read()
         self.clock: Callable[[], datetime] = lambda: datetime.now(UTC)
-        self._listed = _mark(settings.corpus / CONTACTS)
+        self._list = str(settings.corpus / CONTACTS)
+        self._listed = _mark(self._list)
         self._contacts = read_contacts(settings.corpus)
         self._contact_notes: tuple[str, ...] = ()
 
@@ -113,7 +114,7 @@ class Desk:
         When the new one cannot be used, the one in use keeps serving and `notes` says why.
         """
         with self._lock:
-            self._stamp = _mark(self.settings.index / generations.CURRENT)
+            self._stamp = _mark(self._pointer)
             try:
                 opened = self._read()
             except IndexUnusable as error:
@@ -128,7 +129,7 @@ class Desk:
 
     def _current(self) -> _Open:
         """Return what to ask, reloaded first when the index folder points elsewhere."""
-        if _mark(self.settings.index / generations.CURRENT) != self._stamp:
+        if _mark(self._pointer) != self._stamp:
             self.reload()
         return self._open
 
@@ -224,7 +225,7 @@ class Desk:
 
     def _operator(self) -> Contacts:
         """Return the operator's list, read again when its file changed; a bad one is not taken."""
-        if (mark := _mark(self.settings.corpus / CONTACTS)) != self._listed:
+        if (mark := _mark(self._list)) != self._listed:
             self._listed = mark
             try:
                 self._contacts = read_contacts(self.settings.corpus)
@@ -240,7 +241,7 @@ def _before(previous: Sequence[str]) -> str:
     return mask_secrets(clean(previous[-1]).strip())[0][:_LONGEST_BEFORE] if previous else ""
 
 
-def _mark(path: Path) -> tuple[int, int]:
+def _mark(path: str) -> tuple[int, int]:
     """Return a cheap mark of a file that changes when it is written or replaced."""
     try:
         status = os.stat(path)

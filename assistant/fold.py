@@ -37,6 +37,7 @@ def simplify(text: str) -> str:
     return "".join(s if len(s) == 1 else c for c in text for s in [_to_simplified().convert(c)])
 
 
+@lru_cache(maxsize=64)  # a question is folded by several rooms
 def fold(text: str) -> str:
     """Return the search form of `text`: half-width, lower case, simplified; the same length."""
     if text.isascii():

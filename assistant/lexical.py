@@ -8,19 +8,24 @@ exact up to 40 terms, rounded down above (Lucene's norm encoding).
 import errno
 import math
 from collections.abc import Iterable
+from functools import lru_cache, partial
 from itertools import count
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import tantivy
 
 from assistant.errors import IndexUnusable
 from assistant.fold import fold, terms
+from assistant.store import Rows, Scores
 
 _HEAP_BYTES = 256 * 2**20
 _TERMS = "terms"
 _ROW = "row"
 _OWNER = "owner"
+_REMEMBERED = 50_000  # terms
+_NOTHING: tuple[Rows, Scores] = (np.zeros(0, np.int64), np.zeros(0, np.float32))
 
 
 def _schema() -> tantivy.Schema:
@@ -38,7 +43,11 @@ class Lexical:
         self._index = index
         self._schema = index.schema
         self._searcher = index.searcher()
-        self._idf: dict[str, float] = {}
+        self._count = int(self._searcher.num_docs)
+        self._frequency = lru_cache(_REMEMBERED)(partial(self._searcher.doc_freq, _TERMS))
+        self._term = lru_cache(_REMEMBERED)(
+            lambda term: tantivy.Query.term_query(self._schema, _TERMS, term, "freq")
+        )
 
     @classmethod
     def build(
@@ -76,51 +85,48 @@ class Lexical:
             ) from None
 
     def __len__(self) -> int:
-        return int(self._searcher.num_docs)
+        return self._count
 
     def idf(self, term: str) -> float:
         """Return the BM25 weight of a term; a term that no row has gets the largest."""
-        if (known := self._idf.get(term)) is not None:
-            return known
-        rows = self._searcher.doc_freq(_TERMS, term)
-        weight = math.log(1 + (len(self) - rows + 0.5) / (rows + 0.5))
-        if len(self._idf) < 100_000:
-            self._idf[term] = weight
-        return weight
+        return self._weight(self._frequency(term))
 
     def known(self, term: str) -> bool:
         """Tell whether any row has the term."""
-        return bool(self._searcher.doc_freq(_TERMS, term))
+        return self._frequency(term) > 0
 
-    def search(self, query_terms: Iterable[str], k: int) -> list[tuple[int, float]]:
-        """Return (row, BM25) pairs, best first, ties by lower row; at most `k`."""
+    def search(self, query_terms: Iterable[str], k: int) -> tuple[Rows, Scores]:
+        """Return rows and their BM25, best first, ties by lower row; at most `k`."""
         wanted = self._any_of(query_terms)
-        return self._found(tantivy.Query.boolean_query(wanted), k) if wanted else []
+        return self._found(tantivy.Query.boolean_query(wanted), k) if wanted else _NOTHING
 
     def scores(
         self, query_terms: Iterable[str], owners: Iterable[int], k: int
-    ) -> list[tuple[int, float]]:
-        """Return (row, BM25) pairs of the rows of some passages that share a term, best first."""
+    ) -> tuple[Rows, Scores]:
+        """Return the rows of some passages that share a term, and their BM25, best first."""
         wanted = self._any_of(query_terms)
         names = [str(owner) for owner in owners]
+        if not wanted or not names:
+            return _NOTHING
         within = tantivy.Query.const_score_query(
             tantivy.Query.term_set_query(self._schema, _OWNER, names), 0.0
         )
         query = tantivy.Query.boolean_query([(tantivy.Occur.Must, within), *wanted])
-        found = self._found(query, k) if wanted and names else []
-        return [pair for pair in found if pair[1] > 0]
+        rows, scores = self._found(query, k)
+        return rows[scores > 0], scores[scores > 0]
+
+    def _weight(self, rows: int) -> float:
+        return math.log(1 + (self._count - rows + 0.5) / (rows + 0.5))
 
     def _any_of(self, query_terms: Iterable[str]) -> list[tuple[Any, Any]]:
-        query = tantivy.Query.term_query
-        return [
-            (tantivy.Occur.Should, query(self._schema, _TERMS, term, "freq"))
-            for term in dict.fromkeys(query_terms)
-        ]
+        return [(tantivy.Occur.Should, self._term(term)) for term in dict.fromkeys(query_terms)]
 
-    def _found(self, query: Any, k: int) -> list[tuple[int, float]]:
+    def _found(self, query: Any, k: int) -> tuple[Rows, Scores]:
         if not len(self) or k < 1:
-            return []
+            return _NOTHING
         found = self._searcher.search(query, limit=k, count=False).hits
-        rows = self._searcher.fast_field_values(_ROW, [address for _, address in found])
-        scores = (-score for score, _ in found)
-        return [(int(row or 0), -score) for score, row in sorted(zip(scores, rows, strict=True))]
+        places = self._searcher.fast_field_values(_ROW, [address for _, address in found])
+        rows = np.array(places, dtype=np.int64)
+        scores = np.array([score for score, _ in found], dtype=np.float32)
+        order = np.lexsort((rows, -scores))
+        return rows[order], scores[order]

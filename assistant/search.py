@@ -7,7 +7,7 @@ whole-passage view first. Lengths and ids are checked on every open.
 
 import math
 import mmap
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -24,7 +24,7 @@ from assistant.lexical import Lexical
 from assistant.records import Chunk, Document, Heading, Hit, Ranking, View
 from assistant.settings import Settings
 from assistant.sound import Pairs, Sounds, count_pairs
-from assistant.store import Coarse, FaissStore, Scores, Store, Vectors
+from assistant.store import Coarse, FaissStore, Rows, Scores, Store, Vectors
 
 DOCUMENTS, CHUNKS, VIEWS = "documents.jsonl", "chunks.jsonl", "views.jsonl"
 VECTORS, LEXICAL, ROWS = "vectors.faiss", "lexical", "rows.i32"
@@ -40,27 +40,41 @@ _SPANNING = 5
 _RIDGE = 0.01  # keeps near-equal views from making the span unstable
 
 Record = TypeVar("Record", Document, Chunk, View)
-Best = tuple[NDArray[np.int64], Vectors]
-"""Passages, ascending, and the best score of each."""
 
-_NOTHING: Best = (np.zeros(0, np.int64), np.zeros(0, np.float32))
+
+@dataclass(frozen=True, slots=True)
+class _Asked:
+    """Hold a question as it is looked for: its vector, its terms with their idf and their sum.
+
+    `most` is how many views each leg may name; views in `hidden` are treated as absent.
+    """
+
+    vector: Vectors
+    weights: dict[str, float]
+    weight: float
+    most: int
+    hidden: NDArray[np.int64]
 
 
 @dataclass(frozen=True, slots=True)
 class _Words:
-    """Hold what words found: the query's terms with their idf, and passages with their best BM25.
+    """Hold the views that words found, with their BM25; every other view has at most `floor`."""
 
-    Every other passage has at most the `floor`.
-    """
-
-    weights: dict[str, float]
-    best: Best
+    views: Rows
+    scores: Scores
     floor: float
 
-    @property
-    def weight(self) -> float:
-        """Return the sum of the terms' weights."""
-        return sum(self.weights.values())
+
+@dataclass(frozen=True, slots=True)
+class _Members:
+    """Hold passages and their views, side by side.
+
+    `held` has a row for each passage and as many columns as the longest has views.
+    """
+
+    passages: Rows
+    views: Rows
+    held: NDArray[np.bool_]
 
 
 class Index:
@@ -87,8 +101,11 @@ class Index:
         if count > _EVERY_VIEW:
             self._nominators = self._store.coarse(np.flatnonzero(self._rows[:, 1] != _SENTENCE))
         self._decoded = self._store.matrix() if count <= _DECODED else None
+        self._all = self._members(np.arange(len(self))) if count <= _DECODED else None
+        self._vector = lru_cache(maxsize=64)(self._encode)
         self._words = lru_cache(maxsize=20_000)(self._read_words)
         self._chunk = lru_cache(maxsize=20_000)(self._read_chunk)
+        self._sentences = lru_cache(maxsize=20_000)(self._read_sentences)
         self._paths: dict[str, int] | None = None
 
     def __len__(self) -> int:
@@ -145,32 +162,31 @@ class Index:
         folded = fold(question)
         sound = self._sounds.correct(folded, self._lexical.known)
         question = question if sound == folded else sound
-        query = self._encoder.encode_queries([question])[0]
-        words = list(dict.fromkeys(terms(sound)))
-        weights = {word: self._lexical.idf(word) for word in words}
-        weight = sum(weights.values())
-        dense = self._dense(query, top_k, hidden)
-        found = self._by_words(weights, top_k, hidden)
-        rows = np.union1d(dense[0], found.best[0])
-        hits, spanned = self._fuse(query, rows, found, top_k, hidden)
+        weights = {term: self._lexical.idf(term) for term in terms(sound)}
+        asked = _Asked(
+            vector=self._vector(question),
+            weights=weights,
+            weight=sum(weights.values()),
+            most=_POOL + 8 * top_k + len(hidden),
+            hidden=np.array(sorted(hidden), dtype=np.int64),
+        )
+        hits, spanned = self._rank(asked, top_k)
+        unknown = (w for term, w in weights.items() if not self._lexical.known(term))
         return Ranking(
             query=question,
             hits=hits,
-            weight=weight,
-            unknown=_share((w for t, w in weights.items() if not self._lexical.known(t)), weight),
-            crowd=self._crowd(query, unlike),
+            weight=asked.weight,
+            unknown=_share(unknown, asked.weight),
+            crowd=self._crowd(asked.vector, unlike),
             spanned=spanned,
         )
 
     def sentences(self, question: str, hit: Hit) -> list[tuple[int, int, float]]:
         """Return start, end and cosine of the sentences of a hit's passage, in reading order."""
-        begin, end = self._span(hit.row)
-        rows = begin + np.flatnonzero(self._rows[begin:end, 1] == _SENTENCE)
-        query = self._encoder.encode_queries([question])[0]
-        scores = np.vecdot(self._vectors(rows), query)
+        views, spans = self._sentences(hit.row)
+        scores = np.vecdot(self._vectors(views), self._vector(question))
         return [
-            (int(start), int(stop), float(score))
-            for (start, stop), score in zip(self._rows[rows, 2:], scores, strict=True)
+            (start, end, score) for (start, end), score in zip(spans, scores.tolist(), strict=True)
         ]
 
     def nominate(self, query: Vectors, k: int) -> tuple[Scores, NDArray[np.int64]]:
@@ -178,34 +194,75 @@ class Index:
         scores, rows = self._nominators.search(query[None], k)
         return scores[0], rows[0]
 
-    def _dense(self, query: Vectors, top_k: int, hidden: frozenset[int]) -> Best:
-        """Return the best cosine of each passage that has a view among the nearest."""
-        if not query.any():
-            return _NOTHING
-        scores, rows = self.nominate(query, _POOL + 8 * top_k + len(hidden))
-        return self._best_by_passage(rows, scores, hidden)
+    def _rank(self, asked: _Asked, top_k: int) -> tuple[tuple[Hit, ...], float]:
+        """Score the candidate passages exactly on all their views and keep the best `top_k`.
 
-    def _by_words(self, weights: dict[str, float], top_k: int, hidden: frozenset[int]) -> "_Words":
-        """Find the best BM25 of each passage that has a view among the best by words."""
-        most = _POOL + 8 * top_k + len(hidden)
-        found = self._lexical.search(weights, most)
-        floor = found[-1][1] if len(found) == most else 0.0
-        return _Words(weights, self._owners(found, hidden), floor)
+        Returns them with how much of the query the first one's views span.
+        """
+        words = self._by_words(asked)
+        those = self._candidates(asked, words)
+        if not len(those.passages):
+            return (), 0.0
+        cosines = self._cosines(those.views, asked.vector)
+        if len(asked.hidden):
+            cosines[np.isin(those.views, asked.hidden)] = -1.0
+        grid = np.full(those.held.shape, -np.inf, dtype=np.float32)
+        grid[those.held] = cosines
+        best, view, support = grid.argmax(axis=1), *pool(grid)
+        mixed = mix(grid[:, 0], view, support, self._settings)
+        raw = self._weighed(asked, words, those.passages, mixed, top_k)
+        score = fuse(mixed, raw, asked.weight, self._settings)
+        order = np.argsort(-score, kind="stable")[:top_k].tolist()
+        hits = tuple(
+            Hit(
+                chunk=self.chunk(row := int(those.passages[i])),
+                row=row,
+                passage=float(grid[i, 0]),
+                view=float(view[i]),
+                support=float(support[i]),
+                best=self.first_view(row) + int(best[i]),
+                lexical=float(raw[i]),
+                coverage=self._coverage(row, asked),
+                score=float(score[i]),
+            )
+            for i in order
+        )
+        return hits, self._spanned(hits[0].row, grid[order[0]])
 
-    def _owners(self, found: list[tuple[int, float]], hidden: frozenset[int]) -> Best:
-        views = np.array([row for row, _ in found], dtype=np.int64)
-        return self._best_by_passage(views, np.array([s for _, s in found], np.float32), hidden)
+    def _by_words(self, asked: _Asked) -> _Words:
+        """Find the best views by BM25."""
+        views, scores = self._lexical.search(asked.weights, asked.most)
+        floor = float(scores[-1]) if len(scores) == asked.most else 0.0
+        return _Words(*self._visible(asked, views, scores), floor)
 
-    def _best_by_passage(
-        self, views: NDArray[np.int64], scores: Vectors, hidden: frozenset[int]
-    ) -> Best:
-        """Keep the first view of each passage; `views` come best first."""
-        owners = self._rows[views, 0]
-        if hidden:
-            kept = ~np.isin([views, self._first[owners]], list(hidden)).any(axis=0)
-            owners, scores = owners[kept], scores[kept]
-        rows, places = np.unique(owners, return_index=True)
-        return rows.astype(np.int64), scores[places]
+    def _candidates(self, asked: _Asked, words: _Words) -> _Members:
+        """Return the passages that may be among the best: of a small index every one.
+
+        Of a large one those with a view among the nearest, or among the best by words.
+        """
+        views, near = words.views, bool(asked.vector.any())
+        if near and self._all is not None:
+            absent = np.isin(self._first[self._all.passages], asked.hidden)
+            return self._members(self._all.passages[~absent]) if absent.any() else self._all
+        if near:
+            scores, nearest = self.nominate(asked.vector, asked.most)
+            views = np.append(views, self._visible(asked, nearest, scores)[0])
+        return self._members(np.unique(self._rows[views, 0]))
+
+    def _visible(self, asked: _Asked, views: Rows, scores: Scores) -> tuple[Rows, Scores]:
+        """Leave out views that are hidden, or whose whole passage is."""
+        if not len(asked.hidden):
+            return views, scores
+        whole = self._first[self._rows[views, 0]]
+        kept = ~np.isin([views, whole], asked.hidden).any(axis=0)
+        return views[kept], scores[kept]
+
+    def _members(self, passages: Rows) -> _Members:
+        """Return passages with all their views."""
+        sizes = self._first[passages + 1] - self._first[passages]
+        columns = np.arange(sizes.max(initial=0))
+        held = columns < sizes[:, None]
+        return _Members(passages, (self._first[passages][:, None] + columns)[held], held)
 
     def _crowd(self, query: Vectors, unlike: int | None) -> float:
         """Return the mean cosine with the background's five most like questions."""
@@ -215,81 +272,43 @@ class Index:
         kept = rows[0] != (-1 if unlike is None else unlike)
         return float(scores[0][kept][:_CROWD].sum() / _CROWD)
 
-    def _fuse(
-        self,
-        query: Vectors,
-        rows: NDArray[np.int64],
-        words: "_Words",
-        top_k: int,
-        hidden: frozenset[int],
-    ) -> tuple[tuple[Hit, ...], float]:
-        """Score the candidate passages exactly on all their views and keep the best `top_k`.
-
-        Returns them with how much of the query the first one's views span.
-        """
-        if not len(rows):
-            return (), 0.0
-        sizes = self._first[rows + 1] - self._first[rows]
-        starts = np.cumsum(sizes) - sizes
-        members = np.repeat(self._first[rows] - starts, sizes) + np.arange(sizes.sum())
-        cosines = self._cosines(members, query)
-        if hidden:
-            cosines[np.isin(members, list(hidden))] = -1.0
-        best, support = pool(cosines, starts)
-        view = cosines[best]
-        passage = cosines[starts]
-
-        def joined(raw: Vectors) -> Vectors:
-            return fuse(passage, view, support, raw, words.weight, self._settings)
-
-        raw = self._weighed(words, rows, joined, top_k, hidden)
-        score = joined(raw)
-        order = np.lexsort((rows, -score))[:top_k]
-        first = slice(starts[order[0]], starts[order[0]] + sizes[order[0]])
-        hits = tuple(
-            Hit(
-                chunk=self.chunk(int(rows[i])),
-                row=int(rows[i]),
-                passage=float(passage[i]),
-                view=float(view[i]),
-                support=float(support[i]),
-                best=int(members[best[i]]),
-                lexical=float(raw[i]),
-                coverage=self._coverage(int(rows[i]), words.weights),
-                score=float(score[i]),
-            )
-            for i in order.tolist()
-        )
-        return hits, span(self._vectors(members[first]), cosines[first])
+    def _spanned(self, row: int, cosines: Vectors) -> float:
+        """Return how much of a query the views of a passage span, given their cosines with it."""
+        near = np.argsort(-cosines, kind="stable")[:_SPANNING]
+        near = near[cosines[near] > -1]
+        return span(self._vectors(self.first_view(row) + near), cosines[near])
 
     def _weighed(
-        self,
-        words: "_Words",
-        rows: NDArray[np.int64],
-        joined: Callable[[Vectors], Vectors],
-        top_k: int,
-        hidden: frozenset[int],
+        self, asked: _Asked, words: _Words, passages: Rows, mixed: Vectors, top_k: int
     ) -> Vectors:
-        """Return the BM25 of candidates, looked up for those that words alone did not find.
+        """Return the best BM25 of passages, looked up for those that words alone did not find.
 
         Only where it matters: what words did not find has at most the floor, and with that most
         passages stay behind the best (Fagin's threshold algorithm).
         """
-        raw = np.zeros(len(rows), dtype=np.float32)
-        raw[np.searchsorted(rows, words.best[0])] = words.best[1]
-        if words.floor:
-            least = np.sort(joined(raw))[-top_k:][0]
-            bound = joined(np.where(raw > 0, raw, np.float32(words.floor)))
-            doubtful = rows[(raw == 0) & (bound >= least)]
-            most = int((self._first[doubtful + 1] - self._first[doubtful]).sum())
-            found = self._lexical.scores(words.weights, doubtful.tolist(), most)
-            owners, scores = self._owners(found, hidden)
-            raw[np.searchsorted(rows, owners)] = scores
+        raw = np.zeros(len(passages), dtype=np.float32)
+
+        def add(views: Rows, scores: Scores) -> None:
+            np.maximum.at(raw, np.searchsorted(passages, self._rows[views, 0]), scores)
+
+        add(words.views, words.scores)
+        if words.floor and not raw.all():
+            least = np.sort(fuse(mixed, raw, asked.weight, self._settings))[-top_k:][0]
+            most = np.where(raw > 0, raw, np.float32(words.floor))
+            may = (raw == 0) & (fuse(mixed, most, asked.weight, self._settings) >= least)
+            if len(doubtful := passages[may]):
+                count = int((self._first[doubtful + 1] - self._first[doubtful]).sum())
+                found = self._lexical.scores(asked.weights, doubtful.tolist(), count)
+                add(*self._visible(asked, *found))
         return raw
 
-    def _coverage(self, row: int, weights: dict[str, float]) -> float:
+    def _coverage(self, row: int, asked: _Asked) -> float:
         words = self._words(row)
-        return _share((w for t, w in weights.items() if t in words), sum(weights.values()))
+        return _share((w for term, w in asked.weights.items() if term in words), asked.weight)
+
+    def _encode(self, question: str) -> Vectors:
+        vector: Vectors = self._encoder.encode_queries([question])[0]
+        return vector
 
     def _read_chunk(self, row: int) -> Chunk:
         return _chunk(orjson.loads(self._chunks[row]))
@@ -297,6 +316,11 @@ class Index:
     def _read_words(self, row: int) -> frozenset[str]:
         texts = (view.text for view in self.views(row) if view.kind != "sentence")
         return frozenset(term for text in texts for term in terms(fold(text)))
+
+    def _read_sentences(self, row: int) -> tuple[Rows, list[list[int]]]:
+        begin, end = self._span(row)
+        views = begin + np.flatnonzero(self._rows[begin:end, 1] == _SENTENCE)
+        return views, self._rows[views, 2:].tolist()
 
     def _cosines(self, views: NDArray[np.int64], query: Vectors) -> Vectors:
         """Return the cosines of views; by vecdot, for `@` would wake a team of threads."""
@@ -339,57 +363,43 @@ class Index:
             )
 
 
-def pool(cosines: Vectors, starts: NDArray[np.int64]) -> tuple[NDArray[np.int64], Vectors]:
-    """Return, per passage, the place of its best view and the mean of its three best cosines.
+def pool(grid: Vectors) -> tuple[Vectors, Vectors]:
+    """Return, per passage, the cosine of its best view and the mean of its three best.
 
-    `starts` are the places at which each passage's views begin. One lucky view is weaker evidence
-    than three that agree; a passage with fewer views has the mean of those.
+    `grid` has a row of cosines for each passage, filled up with -inf. One lucky view is weaker
+    evidence than three that agree; a passage with fewer views has the mean of those.
     """
-    sizes = np.diff(np.append(starts, len(cosines)))
-    passages = np.arange(len(starts))
-    owners = np.repeat(passages, sizes)
-    left, total = cosines.astype(np.float64), np.zeros(len(starts))
-    places = []
-    for taken in range(_SUPPORT):
-        most = np.maximum.reduceat(left, starts)
-        equal = np.flatnonzero(left == most[owners])
-        places.append(equal[np.searchsorted(owners[equal], passages)])
-        total += np.where(taken < sizes, most, 0.0)
-        left[places[-1]] = -np.inf
-    return places[0], (total / np.minimum(sizes, _SUPPORT)).astype(np.float32)
+    top = np.sort(grid, axis=1)[:, -_SUPPORT:].astype(np.float64)
+    there = top > -np.inf
+    total = top.sum(axis=1, where=there)
+    return top[:, -1].astype(np.float32), (total / there.sum(axis=1)).astype(np.float32)
 
 
 def span(vectors: Vectors, cosines: Vectors) -> float:
-    """Return the length of a unit query's projection on the five nearest of some vectors, 0..1.
+    """Return the length of a unit query's projection on some vectors, 0..1, given their cosines.
 
-    `cosines` are theirs with the query; -1 marks what is hidden. A question that mixes two ways of
-    asking is near neither of them, but lies between.
+    A question that mixes two ways of asking is near neither of them, but lies between.
     """
-    order = np.argsort(-cosines, kind="stable")[:_SPANNING]
-    best = order[cosines[order] > -1]
-    near, wanted = vectors[best], cosines[best].astype(np.float64)
-    gram = (near @ near.T).astype(np.float64) + _RIDGE * np.eye(len(best))
+    gram = (vectors @ vectors.T).astype(np.float64) + _RIDGE * np.eye(len(vectors))
+    wanted = cosines.astype(np.float64)
     return math.sqrt(max(0.0, float(wanted @ np.linalg.solve(gram, wanted))))
 
 
-def fuse(
-    passage: Vectors,
-    view: Vectors,
-    support: Vectors,
-    lexical: Vectors,
-    weight: float,
-    settings: Settings,
-) -> Vectors:
-    """Join the signals into one ranking score.
+def mix(passage: Vectors, view: Vectors, support: Vectors, settings: Settings) -> Vectors:
+    """Mix the cosine of the whole passage with those of its best view and of its three best."""
+    share = settings.passage_weight
+    mixed: Vectors = share * passage + (1 - share) * 0.5 * (view + support)
+    return mixed
 
-    The cosine of the whole passage is mixed with those of its best view and of its three best; BM25
-    is added as a share of the query's own weight, so that the few stray words which a
+
+def fuse(cosine: Vectors, lexical: Vectors, weight: float, settings: Settings) -> Vectors:
+    """Join both legs into one ranking score.
+
+    BM25 is added as a share of the query's own weight, so that the few stray words which a
     foreign-language question shares with a passage stay small (dividing by the best score would
     blow them up).
     """
-    share = settings.passage_weight
-    mixed: Vectors = share * passage + (1 - share) * 0.5 * (view + support)
-    score: Vectors = mixed + settings.lexical_weight * lexical / weight if weight else mixed
+    score: Vectors = cosine + settings.lexical_weight * lexical / weight if weight else cosine
     return score
 
 

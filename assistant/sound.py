@@ -22,6 +22,7 @@ _PARTICLES = frozenset("的得地这是几想")  # they stand between words, so 
 _OFTEN = 5  # views from which on a pair of an index counts as a word of its trade
 _HAN = re.compile(r"[\u3400-\u9fff]+")
 _SPELLED = re.compile(r"[a-z]+(?:[ ']+[a-z]+)*")
+_LETTERS = re.compile(r"[a-z]+")
 _INITIAL = re.compile(r"^(z|c|s)h")
 
 Pairs = dict[str, int]
@@ -59,11 +60,12 @@ def merged(syllable: str) -> str:
 
 def spelled(word: str) -> list[str] | None:
     """Return the syllables that small letters spell, the longest first; None when they do not."""
+    syllables = _syllables()
     steps = [0] * len(word)  # from each place, the longest syllable after which the rest is spelled
     for at in range(len(word) - 1, -1, -1):
         for length in range(min(6, len(word) - at), 0, -1):
             end = at + length
-            if word[at:end] in _syllables() and (end == len(word) or steps[end]):
+            if word[at:end] in syllables and (end == len(word) or steps[end]):
                 steps[at] = length
                 break
     if word and not steps[0]:
@@ -111,9 +113,8 @@ class Sounds:
 
     def _read(self, letters: str, known: Callable[[str], bool]) -> str:
         """Return the characters that a run of pinyin stands for; the run itself if it is none."""
-        words = re.findall(r"[a-z]+", letters)
-        parts = [spelled(word) for word in words]
-        if not all(parts) or all(known(word) for word in words):
+        words = _LETTERS.findall(letters)
+        if all(map(known, words)) or not all(parts := [spelled(word) for word in words]):
             return letters
         sounds = [merged(syllable) for part in parts for syllable in part or ()]
         read, last = "", ""
@@ -129,16 +130,15 @@ class Sounds:
         return read if 2 * len(read) > len(sounds) else letters
 
     def _mend(self, run: str) -> str:
-        characters = list(run)
         for at in range(len(run) - 1):
-            pair = "".join(characters[at : at + 2])
+            pair = run[at : at + 2]
             if (
-                _PARTICLES.isdisjoint(pair)
-                and not self._spoken(pair)
-                and (better := self._better(characters, at, pair))
+                not self._spoken(pair)
+                and _PARTICLES.isdisjoint(pair)
+                and (better := self._better(run, at, pair))
             ):
-                characters[at : at + 2] = better
-        return "".join(characters)
+                run = run[:at] + better + run[at + 2 :]
+        return run
 
     def _spoken(self, pair: str) -> bool:
         return pair in self._pairs or pair in _words()
@@ -146,16 +146,16 @@ class Sounds:
     def _word(self, pair: str) -> bool:
         return pair in _words() or self._pairs.get(pair, 0) >= _OFTEN
 
-    def _better(self, characters: list[str], at: int, pair: str) -> str:
+    def _better(self, run: str, at: int, pair: str) -> str:
         """Return the word of the same sound; "" when there is none or a neighbour would be torn."""
         near = {p for sound in _sounds(pair) for p in self._by_sound.get(sound, [])}
         near = {p for p in near if self._word(p) and (p[0] == pair[0]) != (p[1] == pair[1])}
         if not near:
             return ""
         better = max(near, key=lambda p: (self._pairs[p], p))
-        if better[0] != pair[0] and at and self._spoken(characters[at - 1] + pair[0]):
+        if better[0] != pair[0] and at and self._spoken(run[at - 1] + pair[0]):
             return ""
-        behind = "".join(characters[at + 2 : at + 3])
+        behind = run[at + 2 : at + 3]
         return "" if better[1] != pair[1] and self._spoken(pair[1] + behind) else better
 
 

@@ -131,7 +131,7 @@ class Coarse:
     """
 
     def __init__(self, vectors: Vectors, numbers: Rows) -> None:
-        self._scale = _to_eight_bits(vectors.max(initial=0), vectors.min(initial=0))
+        self._scale = _to_eight_bits(max(vectors.max(initial=0), -vectors.min(initial=0)))
         kind = faiss.ScalarQuantizer.QT_8bit_direct_signed
         flat = faiss.IndexScalarQuantizer(vectors.shape[1], kind, faiss.METRIC_INNER_PRODUCT)
         self._index = faiss.IndexIDMap2(flat)
@@ -143,12 +143,12 @@ class Coarse:
     def search(self, queries: Vectors, k: int) -> tuple[Scores, Rows]:
         """Return approximate cosines and rows, as a store does."""
         most = min(k, len(self))
-        scale = _to_eight_bits(queries.max(axis=1), queries.min(axis=1))[:, None]
+        scale = _to_eight_bits(np.abs(queries).max(axis=1, keepdims=True))
         # FAISS cuts queries to whole numbers too, where the dimensions fit its registers.
         scores, rows = self._index.search(np.round(queries * scale), most)
         return scores / (scale * self._scale), rows
 
 
-def _to_eight_bits(most: Any, least: Any) -> Any:
-    """Return what to multiply values in a range by, so that they fit into -127..127."""
-    return np.float32(127) / np.maximum(np.maximum(most, -least), np.float32(1e-6))
+def _to_eight_bits(most: Any) -> Any:
+    """Return what to multiply values up to `most` by, so that they fit into -127..127."""
+    return np.float32(127) / np.maximum(most, np.float32(1e-6))

@@ -29,7 +29,7 @@ from assistant.fold import fold, terms
 from assistant.lexical import Lexical
 from assistant.questions import read_questions
 from assistant.records import View
-from assistant.search import LEXICAL, Index, fuse, pool
+from assistant.search import LEXICAL, Index, fuse, mix, pool
 from assistant.settings import Settings
 from assistant.terminal import Progress
 
@@ -234,13 +234,16 @@ def exact(
     """Return the rows of the best passages by looking at every view."""
     asked = list(dict.fromkeys(terms(fold(question))))
     raw = np.zeros(len(views), dtype=np.float32)
-    for row, score in words.search(asked, len(views)):
-        raw[row] = score
+    found, scores = words.search(asked, len(views))
+    raw[found] = scores
     starts = np.flatnonzero([view.kind == "passage" for view in views])
     weight = sum(map(words.idf, asked))
     lexical = np.maximum.reduceat(raw, starts)
-    best, support = pool(cosines, starts)
-    score = fuse(cosines[starts], cosines[best], support, lexical, weight, settings)
+    sizes = np.diff(np.append(starts, len(views)))[:, None]
+    held = np.arange(sizes.max()) < sizes
+    grid = np.full(held.shape, -np.inf, dtype=np.float32)
+    grid[held] = cosines
+    score = fuse(mix(grid[:, 0], *pool(grid), settings), lexical, weight, settings)
     return set(np.lexsort((np.arange(len(starts)), -score))[:k].tolist())
 
 

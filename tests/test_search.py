@@ -6,7 +6,7 @@ from fakes import CharacterEncoder
 
 from assistant import generations
 from assistant.build import build
-from assistant.search import Index, fuse
+from assistant.search import Index, fuse, mix
 from assistant.settings import Settings
 
 
@@ -39,8 +39,9 @@ def test_search_ranks_as_brute_force_over_every_view_does(small):
         lexical = next(h.lexical for h in hit if h.row == row)
         support = np.sort(cosines)[-3:].mean()
         signals = (cosines[0], cosines.max(), support, lexical)
-        parts = (np.array([x], dtype=np.float32) for x in signals)
-        expected.append((float(fuse(*parts, ranking.weight, small)[0]), -row))
+        *near, words = (np.array([x], dtype=np.float32) for x in signals)
+        score = fuse(mix(*near, small), words, ranking.weight, small)
+        expected.append((float(score[0]), -row))
     best = sorted(expected, reverse=True)[:5]
     assert [h.row for h in ranking.hits] == [-row for _, row in best]
     assert [h.score for h in ranking.hits] == pytest.approx([s for s, _ in best], abs=1e-5)
