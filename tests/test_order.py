@@ -24,7 +24,6 @@ LAZY = {
     "gaps": {"sklearn.cluster"},
     "web.mcp": {
         "mcp",
-        "mcp.types",
         "mcp.server.lowlevel",
         "mcp.server.streamable_http_manager",
         "mcp.server.transport_security",

@@ -133,13 +133,17 @@ class _Endpoint:
 
 def _is_call(body: bytes) -> bool:
     """Tell whether a body is one message that a server of MCP is sent."""
-    from mcp.types import ClientNotification, ClientRequest, JSONRPCMessage
+    from mcp import types
 
     try:
         message = orjson.loads(body)
-        JSONRPCMessage.model_validate(message)
-        (ClientRequest if "id" in message else ClientNotification).model_validate(message)
-    except ValueError:
+        if "id" in message:
+            types.JSONRPCRequest.model_validate(message)
+            types.ClientRequest.model_validate(message)
+        else:
+            types.JSONRPCNotification.model_validate(message)
+            types.ClientNotification.model_validate(message)
+    except (ValueError, TypeError):
         return False
     return True
 
