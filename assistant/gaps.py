@@ -71,7 +71,7 @@ def clusters(turns: Sequence[Turn], index: Index, encoder: Encoder) -> list[Gap]
     """
     groups = _same_words(turns)
     newest = sorted(groups, key=lambda key: (_newest(groups[key]), key), reverse=True)
-    keys = sorted(newest[:_MOST_QUESTIONS])
+    keys = newest[:_MOST_QUESTIONS]
     if not keys:
         return []
     vectors = encoder.encode_queries([_usual(groups[key]) for key in keys])

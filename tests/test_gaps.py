@@ -157,7 +157,7 @@ def test_thousands_of_questions_take_seconds(desk, encoder):
     started = time.perf_counter()
     gaps = clusters(asked(*questions), desk.index, encoder)
     assert sum(gap.asked for gap in gaps) == len(questions)
-    assert time.perf_counter() - started < 10
+    assert time.perf_counter() - started < 30
 
 
 # --- Export --------------------------------------------------------------------------------------
@@ -207,7 +207,7 @@ def is_formula(words):
 @pytest.mark.parametrize("words", HOSTILE)
 def test_a_hostile_cell_is_one_line_and_opens_without_a_formula(words):
     written = as_csv([gap(words), gap("后面", words)])
-    head, *records = written.removesuffix("\r\n").split("\r\n")
+    _, *records = written.removesuffix("\r\n").split("\r\n")
     assert len(records) == 2
     for record in records:
         assert len(record.splitlines()) == 1
