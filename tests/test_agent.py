@@ -308,10 +308,12 @@ def test_why_it_matched_is_told_in_the_figures_of_the_search_itself(office, clie
             assert word in question
 
 
-def test_a_passage_stands_in_its_surroundings(office, client):
+@pytest.mark.parametrize("question", QUESTIONS)
+def test_a_passage_stands_in_its_surroundings(office, client, question):
+    """What comes before and after is of the same document, whatever documents lie next to it."""
     chunks = list(office.front.desk.index.chunks())
     places = [(chunk.path, chunk.start, chunk.end) for chunk in chunks]
-    page = parsed(client.get("/agent", params={"q": "充值没到账怎么办"}))
+    page = parsed(client.get("/agent", params={"q": question}))
     for result in page.css(".result"):
         row = places.index(span_of(result))
         around = [
