@@ -107,8 +107,9 @@ class Draft:
         os.rename(self.folder, final)
         self.folder = final
         _sync(final.parent)
+        before = pointer(self._root)
         _point(self._root, self._id)
-        sweep(self._root, self._keep)
+        sweep(self._root, self._keep, before)
         return Generation(self._id, final, manifest)
 
 
@@ -225,11 +226,17 @@ def history(root: Path) -> list[str]:
     return _listed(root)
 
 
-def sweep(root: Path, keep: int) -> None:
-    """Remove drafts and all but the newest `keep` generations; the current one always stays."""
+def sweep(root: Path, keep: int, before: str | None = None) -> None:
+    """Remove drafts and all but the newest `keep` generations; the current one always stays.
+
+    `before` is the generation that was in use before it: what is newer than that was rolled back
+    from, and goes, so that the next rollback does not lead there.
+    """
     now = pointer(root)
     listed = [name for name in _listed(root) if name != now]
-    spare = listed[: max(0, len(listed) - (keep - 1))]
+    left = [name for name in listed if before is not None and name > before]
+    listed = [name for name in listed if name not in left]
+    spare = left + listed[: max(0, len(listed) - (keep - 1))]
     for name in spare:
         # Renamed first, so that a sweep cut short leaves a draft and not half a generation.
         gone = root / _GENERATIONS / (name + _DRAFT)

@@ -207,6 +207,14 @@ def test_rollback_goes_to_the_generation_before(two):
         generations.rollback(two / "index")
 
 
+def test_what_was_rolled_back_from_is_never_rolled_back_to(two):
+    """Old, new, back to old, newest: the way back from the newest leads to the old one."""
+    generations.rollback(two / "index")
+    old = generations.pointer(two / "index")
+    built(two, NEW + "最新的一句话。")
+    assert generations.rollback(two / "index").id == old
+
+
 def test_only_the_kept_generations_stay(two):
     for _ in range(3):
         built(two, NEW)
