@@ -58,7 +58,7 @@ async function refresh() {
   if (!answer.ok || !fresh) return tell("stale");
   const before = numbers(queue());
   const arrived = [...numbers(fresh)].some((number) => !before.has(number));
-  tell(arrived ? "arrived" : told.dataset.state === "arrived" ? "arrived" : "fine");
+  tell(arrived ? "arrived" : "fine");
   if (queue().innerHTML === fresh.innerHTML || queue().querySelector(":active")) return;
   const focused = queue().contains(document.activeElement) && document.activeElement.id;
   document.title = page.title;
