@@ -216,6 +216,15 @@ def test_nobody_votes_on_the_turn_of_another_conversation(history):
 # --- Tickets ------------------------------------------------------------------------------------
 
 
+def test_people_are_known_by_the_names_they_sign_in_with(history):
+    """Also where that is an e-mail address or a number, which are masked in what is written."""
+    one, other = handed_over(history, "转人工"), handed_over(history, "转人工")
+    for opened, name in ((one, "ming@example.com"), (other, "13812345678")):
+        assert history.claim(opened.number, name).owner == name
+        with pytest.raises(Taken):
+            history.claim(opened.number, "li@example.com")
+
+
 def test_a_turn_has_one_ticket(history):
     first = handed_over(history, "转人工", reply_to="a@example.com")
     again = history.open_ticket(first.conversation, first.turn, ticket("另外"))

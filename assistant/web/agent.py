@@ -21,7 +21,6 @@ from assistant.web.agent_page import (
     AgentRoute,
     Words,
     agent_page,
-    half,
     packet_of,
     speech,
     ticket_number,
@@ -29,7 +28,9 @@ from assistant.web.agent_page import (
 from assistant.web.agent_tickets import Tickets
 from assistant.web.agent_words import Say
 from assistant.web.evidence import as_markdown, contents, look_up
+from assistant.web.office import language_of
 from assistant.web.render import source_url
+from assistant.web.wording import half
 
 _MOST_LISTED = 500  # documents, and headings, that a list to choose from may have
 _MOST_QUESTIONS = 20
@@ -86,7 +87,7 @@ class _Pages:
             try:
                 findings = look_up(self._front, q, path, section)
             except BadInput as error:
-                trouble = half(str(error), request)
+                trouble = half(str(error), language_of(request))
         known = contents(self._front.desk.index)
         headings = known.headings
         if sum(map(len, headings.values())) > _MOST_LISTED:
@@ -143,7 +144,7 @@ class _Pages:
             passage, answer = ("", answer) if draft.own else (passage, "")
             self._front.history.propose(asked, passage, answer, person.name, origin)
         except BadInput as error:
-            return self._form(request, person, draft, half(str(error), request), 400)
+            return self._form(request, person, draft, half(str(error), language_of(request)), 400)
         except NotSaved as error:
             _log.error("a proposal was not saved: %s", error)
             return self._form(request, person, draft, tell("not_saved"), 503)

@@ -89,12 +89,6 @@ def speech(request: Request) -> Say:
     return say_to_agent(language_of(request))
 
 
-def half(words: str, request: Request) -> str:
-    """Return the half of a two-language sentence in the language of a page."""
-    chinese, _, english = words.partition(" / ")
-    return english if language_of(request) == "en" and english else chinese
-
-
 def agent_page(
     front: FrontDesk,
     name: str,

@@ -43,9 +43,10 @@ from assistant.records import Chunk, View
 from assistant.search import Index
 from assistant.stock import Shelved, Stock
 from assistant.web.login import needs, person_of
-from assistant.web.maintain_words import ago, half, origin, words
+from assistant.web.maintain_words import ago, origin, words
 from assistant.web.office import language_of, office
 from assistant.web.rebuild import Job, changes
+from assistant.web.wording import half
 
 DAYS = (7, 30, 90, 365)
 _PASSAGES_A_PAGE = 100

@@ -2,7 +2,7 @@
 
 from datetime import timedelta
 
-from assistant.answer import Language, language_of
+from assistant.answer import Language
 from assistant.web.office_words import words as of_the_frame
 
 WORDS: dict[str, dict[Language, str]] = {
@@ -339,11 +339,3 @@ def ago(age: timedelta, language: Language) -> str:
     if minutes < 48 * 60:
         return words(language, "ago_hours", count=minutes // 60)
     return words(language, "ago_days", count=minutes // (24 * 60))
-
-
-def half(sentence: str, language: Language) -> str:
-    """Return the half of a two-language sentence ("… / …") in one language."""
-    chinese, _, english = sentence.partition(" / ")
-    if not english or language_of(chinese) != "zh":
-        return sentence
-    return english if language == "en" else chinese

@@ -14,7 +14,7 @@ from assistant.frontdesk import FrontDesk, Reply
 from assistant.kept import NotSaved
 from assistant.web.render import notice_html
 from assistant.web.thread import thread_html
-from assistant.web.wording import EXAMPLES, WORDS, preferred, say, tag
+from assistant.web.wording import EXAMPLES, WORDS, half, preferred, say, tag
 
 Found = TypeVar("Found")
 
@@ -186,7 +186,7 @@ def _answered(
         reply = answer_with(question, kept or "")
         return _thread(front, reply.conversation), reply.conversation, ""
     except BadInput as error:
-        notice = notice_html(_half(str(error), language), language)
+        notice = notice_html(half(str(error), language), language)
     except AssistantError as error:
         _log.error("a question could not be answered: %s", error)
         notice = notice_html(say("failed", language), language)
@@ -233,12 +233,6 @@ def _language(question: str, request: gr.Request) -> Language:
 def _chosen(request: gr.Request) -> Language:
     headers = request.headers
     return preferred(headers.get("accept-language", ""), headers.get("cookie", ""))
-
-
-def _half(words: str, language: Language) -> str:
-    """Return the half of a two-language sentence in one language."""
-    chinese, _, english = words.partition(" / ")
-    return english if language == "en" and english else chinese
 
 
 def _switch() -> str:

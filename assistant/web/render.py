@@ -48,7 +48,8 @@ def answer_html(answer: Answer, ticket: str = "") -> str:
 
 def notice_html(words: str, language: Language) -> str:
     """Write one line that is no answer."""
-    return f'<div class="answer notice" lang="{tag(language)}"><p class="message">{text(words)}</p></div>'
+    line = f'<p class="message">{text(words)}</p>'
+    return f'<div class="answer notice" lang="{tag(language)}">{line}</div>'
 
 
 def _reason(answer: Answer) -> Reason | None:

@@ -2,7 +2,7 @@
 
 import re
 
-from assistant.answer import Language
+from assistant.answer import Language, language_of
 
 WORDS: dict[str, dict[Language, str]] = {
     "title": {"zh": "客服助手", "en": "Support assistant"},
@@ -168,3 +168,11 @@ def preferred(languages: str, cookies: str = "") -> Language:
     if chosen := _CHOSEN.search(cookies):
         return "zh" if chosen[1] == "zh" else "en"
     return "zh" if languages.strip().lower().startswith("zh") else "en"
+
+
+def half(sentence: str, language: Language) -> str:
+    """Return the half of a two-language sentence ("… / …") in one language."""
+    chinese, _, english = sentence.partition(" / ")
+    if not english or language_of(chinese) != "zh":
+        return sentence
+    return english if language == "en" else chinese
