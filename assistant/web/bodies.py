@@ -36,7 +36,11 @@ Text = Annotated[str, BeforeValidator(_whole)]
 Id = Annotated[str, Field(max_length=64), BeforeValidator(_whole)]
 Asking = Annotated[
     str,
-    Field(max_length=20_000, description="the question", examples=["充值没到账怎么办"]),
+    Field(
+        max_length=20_000,
+        description="the question; 422 if it is too long",
+        examples=["充值没到账怎么办"],
+    ),
     BeforeValidator(_whole),
 ]
 

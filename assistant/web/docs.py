@@ -17,7 +17,7 @@ _TITLE = "Support assistant"
 _ABOUT = (
     "Answers from the guide in its own words, with a calibrated confidence, and the way to a "
     "person. Offsets count characters. Errors are problem+json (RFC 9457); with 429 and 503 comes "
-    "Retry-After. An address in `url` that begins with / is relative to this service."
+    "Retry-After. A `url` that begins with / is relative to this service."
 )
 _PROBLEM = {
     "type": "object",

@@ -1,5 +1,20 @@
 /* What the page does in the browser besides Gradio: language, states, copying, votes, tickets. */
 (() => {
+  for (const name of ["localStorage", "sessionStorage"]) {
+    try {
+      window[name].length;
+    } catch {
+      /* Nothing may be kept in another site's frame: keep it as long as the page lasts. */
+      const kept = new Map();
+      const value = {
+        getItem: (key) => kept.get(key) ?? null,
+        setItem: (key, words) => void kept.set(key, String(words)),
+        removeItem: (key) => void kept.delete(key),
+        clear: () => kept.clear(),
+      };
+      Object.defineProperty(window, name, { value });
+    }
+  }
   const root = document.documentElement;
   const query = new URLSearchParams(location.search);
   const asked = /^(zh|en)$/.exec(query.get("lang"));

@@ -15,26 +15,28 @@
 
   const style = new CSSStyleSheet(); /* the page's policy may forbid style elements */
   style.replaceSync(`
-    :host { all: initial; color-scheme: light dark; }
+    :host { all: initial !important; color-scheme: light dark !important; }
     * { box-sizing: border-box; }
     [hidden] { display: none !important; }
-    button { font: 600 1rem/1 system-ui, sans-serif; cursor: pointer; border: 0; padding: 0;
+    button { font: 600 1em/1 system-ui, sans-serif; cursor: pointer; border: 0; padding: 0;
       background: #0f766e; color: #fff; }
-    button:focus-visible { outline: 3px solid #fff; outline-offset: -5px;
-      box-shadow: 0 0 0 3px #0f766e; }
-    .open { position: fixed; right: 1rem; bottom: 1rem; z-index: 2147483646; width: 3.5rem;
-      height: 3.5rem; border-radius: 50%; box-shadow: 0 2px 10px rgb(0 0 0 / .35); }
-    .open svg { width: 1.75rem; height: 1.75rem; display: block; margin: auto; }
-    .panel { position: fixed; right: 1rem; bottom: 5.25rem; z-index: 2147483647;
-      width: min(26rem, calc(100vw - 2rem)); height: min(42rem, calc(100vh - 7rem));
-      display: flex; flex-direction: column; overflow: hidden; border-radius: .75rem;
+    button:focus-visible { outline: .2em solid #fff; outline-offset: -.35em;
+      box-shadow: 0 0 0 .2em #0f766e; }
+    .open { position: fixed; right: 1em; bottom: 1em; z-index: 2147483646; width: 3.5em;
+      height: 3.5em; border-radius: 50%; box-shadow: 0 2px 10px rgb(0 0 0 / .35); }
+    .open svg { width: 1.75em; height: 1.75em; display: block; margin: auto; }
+    .panel { position: fixed; right: 1em; bottom: 5.25em; z-index: 2147483647;
+      width: min(26em, calc(100vw - 2em)); height: min(42em, calc(100vh - 7em));
+      display: flex; flex-direction: column; overflow: hidden; border-radius: .75em;
       border: 1px solid #64748b; background: #fff; box-shadow: 0 8px 30px rgb(0 0 0 / .35); }
     .head { display: flex; align-items: center; justify-content: space-between; flex: none;
-      padding-left: 1rem; background: #0f766e; color: #fff; font: 600 1rem/1.3 system-ui, sans-serif; }
-    .head button { width: 2.75rem; height: 2.75rem; font-size: 1.5rem; flex: none; }
+      padding-left: 1em; background: #0f766e; color: #fff;
+      font: 600 1em/1.3 system-ui, sans-serif; }
+    .close { width: 2.75em; height: 2.75em; flex: none; }
+    .close svg { width: 1.25em; height: 1.25em; display: block; margin: auto; }
     iframe { flex: 1; width: 100%; border: 0; min-height: 0; }
     @media (prefers-color-scheme: dark) { .panel { background: #0a0f1e; } }
-    @media (max-width: 30rem), (max-height: 30rem) {
+    @media (max-width: 30em), (max-height: 30em) {
       .panel { inset: 0; width: auto; height: auto; border: 0; border-radius: 0; }
     }
     @media (forced-colors: active) { button, .panel { border: 1px solid; } }
@@ -46,22 +48,19 @@
     for (const [key, value] of Object.entries(attributes)) node.setAttribute(key, value);
     return node;
   };
-  const icon = document.createElementNS("http://www.w3.org/2000/svg", "svg");
-  for (const [key, value] of Object.entries({
-    viewBox: "0 0 24 24",
-    fill: "none",
-    stroke: "currentColor",
-    "stroke-width": "2",
-    "stroke-linejoin": "round",
-    "aria-hidden": "true",
-  }))
-    icon.setAttribute(key, value);
-  const bubble = document.createElementNS("http://www.w3.org/2000/svg", "path");
-  bubble.setAttribute("d", "M4 4h16v12h-8l-5 4v-4H4z");
-  icon.append(bubble);
+  const icon = (lines) => {
+    const svg = document.createElementNS("http://www.w3.org/2000/svg", "svg");
+    const path = document.createElementNS("http://www.w3.org/2000/svg", "path");
+    const drawn = { viewBox: "0 0 24 24", fill: "none", stroke: "currentColor", "stroke-width": 2 };
+    for (const [key, value] of Object.entries(drawn)) svg.setAttribute(key, value);
+    svg.setAttribute("aria-hidden", "true");
+    path.setAttribute("d", lines);
+    svg.append(path);
+    return svg;
+  };
 
   const host = made("div", { lang: chinese ? "zh-CN" : "en" });
-  const root = host.attachShadow({ mode: "closed" });
+  const root = host.attachShadow({ mode: "open" });
   root.adoptedStyleSheets = [style];
   const opener = made("button", {
     type: "button",
@@ -72,7 +71,7 @@
     "aria-haspopup": "dialog",
     title: words.label,
   });
-  opener.append(icon);
+  opener.append(icon("M4 4h16v12h-8l-5 4v-4H4z"));
   const panel = made("div", {
     id: "panel",
     class: "panel",
@@ -83,8 +82,8 @@
   const head = made("div", { class: "head" });
   const title = made("span", { "aria-hidden": "true" });
   title.textContent = words.label;
-  const closer = made("button", { type: "button", "aria-label": words.close });
-  closer.textContent = "×";
+  const closer = made("button", { type: "button", class: "close", "aria-label": words.close });
+  closer.append(icon("M5 5l14 14M19 5L5 19"));
   head.append(title, closer);
   panel.append(head);
   root.append(opener, panel);
