@@ -74,9 +74,9 @@ def now() -> datetime:
 class History:
     """Keep what was asked and what came of it. Thread-safe.
 
-    Every text is cleaned, its secrets masked and its length bounded before it is stored. Every
-    method that changes something raises NotSaved, within about a second, when that could not be
-    stored; one that reads raises it when the database cannot be read.
+    Every text is cleaned, its secrets masked and its length bounded before it is stored; names of
+    agents are theirs, and stay. Every method that changes something raises NotSaved, within about a
+    second, when that could not be stored; one that reads raises it when it cannot be read.
     """
 
     def __init__(

@@ -387,12 +387,13 @@ def test_no_secret_stands_in_any_byte(history, tmp_path):
     number = history.open_ticket(
         conversation, turn, ticket(TOLD, 订单号=TOLD), reply_to=TOLD
     ).number
-    history.add_note(number, TOLD, TOLD)
+    history.add_note(number, "ann@example.com", TOLD)
     history.close_ticket(number, "ann", TOLD)
-    proposal = history.propose([TOLD, TOLD], TOLD, TOLD, TOLD, TOLD)
-    history.decide(proposal.id, False, TOLD, TOLD)
+    proposal = history.propose([TOLD, TOLD], TOLD, TOLD, "ann@example.com", TOLD)
+    history.decide(proposal.id, False, "ann@example.com", TOLD)
     kept = bytes_of(tmp_path)
     assert "请帮我看看".encode() in kept
+    assert history.proposals()[0].decided_by == "ann@example.com"
     for canary in CANARIES:
         assert canary.encode() not in kept, canary
 
