@@ -280,8 +280,10 @@ def test_a_program_killed_between_telling_and_marking_tells_again(told, receiver
         [sys.executable, "-c", SENDER, str(tmp_path), receiver.url()],
         env={**os.environ, "PYTHONPATH": f"{TESTS}:{TESTS.parent}"},
         check=False,
+        capture_output=True,
+        text=True,
     )
-    assert done.returncode == -signal.SIGKILL
+    assert done.returncode == -signal.SIGKILL, done.stderr
     assert len(receiver.told) == 1
     assert history.ticket(number).delivery == "pending"
     clock.time = history.ticket(number).created
