@@ -1,11 +1,8 @@
 """REST for programs, under `/api/v1`: ask, search, vote, tickets, documents, conversations."""
 
-import asyncio
 import json
 import logging
 from collections.abc import Callable, Coroutine
-from concurrent.futures import ThreadPoolExecutor
-from functools import partial
 from itertools import chain, islice
 from typing import Annotated, Any
 from weakref import WeakKeyDictionary
@@ -23,7 +20,7 @@ import assistant.web.bodies as bodies
 import assistant.web.samples as samples
 from assistant.access import Person
 from assistant.errors import AssistantError, BadInput, IndexUnusable
-from assistant.frontdesk import FrontDesk, Reply
+from assistant.frontdesk import FrontDesk
 from assistant.kept import KeptTicket, NotFound, NotSaved, Taken, TicketState
 from assistant.search import Index
 from assistant.web.facts import Generation, generation
@@ -31,7 +28,6 @@ from assistant.web.login import needs
 from assistant.web.problems import problem
 
 PREFIX = "/api/v1"
-_AT_ONCE = 16
 _METHODS = ["GET", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE"]
 _SIGNED_IN: dict[str, Any] = {"security": [{"token": []}]}
 _log = logging.getLogger(__name__)
@@ -58,33 +54,23 @@ def api(front: FrontDesk) -> APIRouter:
 
 
 def _asking(router: APIRouter, front: FrontDesk) -> None:
-    # Answering holds the interpreter, keeping the answer waits for a disk: few threads, so that
-    # many answers share one write and the loop stays free.
-    threads = ThreadPoolExecutor(_AT_ONCE, thread_name_prefix="ask")
-
-    async def answered(ask: Callable[[str, str], Reply], body: bodies.Question) -> Response:
-        work = partial(_answer, ask, body.question, body.conversation)
-        return _sent(await asyncio.get_running_loop().run_in_executor(threads, work))
-
+    # Plain functions, each in a thread: keeping an answer waits for a disk, which many answers
+    # then share a write to, and for a locked database up to a second.
     @router.post("/ask", response_model=bodies.Asked, responses=samples.ASKED)
-    async def ask(body: bodies.Question) -> Response:
+    def ask(body: bodies.Question) -> Response:
         """Answer a question with the guide's own words, or say who can."""
-        return await answered(front.ask, body)
+        return _json(bodies.asked(front.ask(body.question, body.conversation)))
 
     @router.post("/handoff", response_model=bodies.Asked, responses=samples.HANDED_OFF)
-    async def handoff(body: bodies.Question) -> Response:
+    def handoff(body: bodies.Question) -> Response:
         """Hand a question over to a person, with what to prepare."""
-        return await answered(front.hand_off, body)
+        return _json(bodies.asked(front.hand_off(body.question, body.conversation)))
 
     @router.post("/search", response_model=bodies.Hits, responses=samples.FOUND)
     def search(body: bodies.Search) -> Response:
         """Find passages, best first, with the raw scores that they were ranked by."""
         found = front.search(body.question, body.top_k, body.path, body.section)
         return _json(bodies.hits(found))
-
-
-def _answer(ask: Callable[[str, str], Reply], question: str, conversation: str) -> bytes:
-    return orjson.dumps(bodies.asked(ask(question, conversation)))
 
 
 def _voting(router: APIRouter, front: FrontDesk) -> None:
@@ -230,11 +216,8 @@ def _nothing(router: APIRouter) -> Callable[[Request], Response]:
 
 
 def _json(content: Any, status: int = 200) -> Response:
-    return _sent(orjson.dumps(content), status)
-
-
-def _sent(data: bytes, status: int = 200) -> Response:
-    return Response(data, status, {"cache-control": "no-store"}, "application/json")
+    headers = {"cache-control": "no-store"}
+    return Response(orjson.dumps(content), status, headers, "application/json")
 
 
 class _Json(Request):
