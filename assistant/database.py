@@ -18,13 +18,21 @@ from pathlib import Path
 from typing import Any
 
 from sqlalchemy import URL, Connection, Engine, create_engine, event, inspect, make_url
-from sqlalchemy.exc import ArgumentError, NoSuchModuleError, SQLAlchemyError
+from sqlalchemy.exc import ArgumentError, SQLAlchemyError
 
+from assistant import postgres
 from assistant.errors import UsageError
 from assistant.kept import NotSaved
 from assistant.schema import MIGRATIONS, migrate, version_of
 
+try:
+    import fcntl
+except ImportError:  # not on Windows
+    fcntl = None  # type: ignore[assignment]
+
 _LOCK_SECONDS = 0.8  # how long another program's lock is waited for
+_LOOK_SECONDS = 0.02
+_REST_SECONDS = 1.0  # a server that cannot be reached is not tried more often
 _MOST_CHECKED = 256 << 20  # bytes; to read a larger file through takes seconds
 _MOST_REWRITTEN = 16 << 20  # bytes; rewriting takes 8 ms a megabyte
 _REWRITE_SECONDS = 24 * 3600.0
@@ -78,7 +86,9 @@ def refusal(error: Exception) -> NotSaved:
     cause = getattr(error, "orig", error)
     if isinstance(cause, OSError):
         return not_saved(_NUMBERS.get(cause.errno or 0, "failed"))
-    return not_saved(_CODES.get(getattr(cause, "sqlite_errorcode", 0) & 0xFF, "failed"))
+    if code := getattr(cause, "sqlite_errorcode", 0):
+        return not_saved(_CODES.get(code & 0xFF, "failed"))
+    return not_saved(postgres.reason(cause))
 
 
 # --- The file of a SQLite database --------------------------------------------------------------
@@ -95,6 +105,23 @@ class File:
     def __init__(self, path: Path) -> None:
         self.path = path
 
+    @contextmanager
+    def alone(self) -> Iterator[None]:
+        """Let one program at a time open the file, for it may begin a new one or set one aside.
+
+        Raises NotSaved when another takes long.
+        """
+        self.path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        if not fcntl:
+            yield
+            return
+        folder = os.open(self.path.parent, os.O_RDONLY)
+        try:
+            _lock(folder)
+            yield
+        finally:
+            os.close(folder)
+
     def mark(self) -> Mark:
         """Return what changes when another writes to the file, or puts one in its place."""
         status = os.stat(self.path)
@@ -108,7 +135,6 @@ class File:
         """Make a file that only its owner reads where there is none; return what is odd, or ""."""
         odd = ""
         if not self.path.exists():
-            self.path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
             odd = "missing" if self._traces() else ""
             os.close(os.open(self.path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600))
         elif not self.path.stat().st_size:
@@ -147,6 +173,19 @@ class File:
         return name
 
 
+def _lock(folder: int) -> None:
+    """Lock an open folder, until it is closed; raise NotSaved when that takes long."""
+    until = time.monotonic() + _LOCK_SECONDS
+    while True:
+        try:
+            fcntl.flock(folder, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return
+        except BlockingIOError:
+            if time.monotonic() > until:
+                raise not_saved("locked") from None
+            time.sleep(_LOOK_SECONDS)
+
+
 # --- The database -------------------------------------------------------------------------------
 
 
@@ -165,6 +204,8 @@ class Database:
         self._left: Mark | None = None  # how the file was when it was last written here
         self._begun = False
         self._refused: NotSaved | None = None
+        self._unreached: NotSaved | None = None
+        self._rest_until = 0.0
         self._file_stale = self._log_stale = False  # may hold what was deleted
         self._rewritten = -_REWRITE_SECONDS
 
@@ -175,18 +216,20 @@ class Database:
             with self._opened().connect() as connection:
                 yield connection
         except (SQLAlchemyError, OSError) as error:
-            raise self._refusal(error) from error
+            found = self._refusal(error)
+            if self._file is None and found.reason == "failed":
+                self.close()
+            raise found from error
 
     @contextmanager
     def writing(self) -> Iterator[Connection]:
-        """Lend the one connection that writes, within a transaction that is then committed.
+        """Lend a connection that alone writes, within a transaction that is then committed.
 
         Raises NotSaved when it cannot begin or commit, or when a statement says that the database
         failed: nothing of the transaction is stored then.
         """
         try:
-            connection = self._to_write()
-            with connection.begin():
+            with self._lent() as connection, connection.begin():
                 yield connection
             self._written()
         except (SQLAlchemyError, OSError, NotSaved) as error:
@@ -196,6 +239,14 @@ class Database:
             if found.reason == "broken":
                 self._left = None
             raise found from error
+
+    @contextmanager
+    def _lent(self) -> Iterator[Connection]:
+        if self._file:
+            yield self._to_write()
+        else:
+            with self._opened().connect() as connection:
+                yield connection.execution_options(immediate=True)
 
     def _written(self) -> None:
         """Remember the file as a commit left it; raise NotSaved when it is another by now."""
@@ -301,15 +352,35 @@ class Database:
             if self._refused:
                 raise self._refused
             if self._engine is None:
-                self._engine = self._open()
+                self._engine = self._open_file(self._file) if self._file else self._open_server()
             return self._engine
+
+    def _open_file(self, file: File) -> Engine:
+        if self._begun and not file.path.exists():
+            raise not_saved("gone")
+        with file.alone():
+            return self._open()
+
+    def _open_server(self) -> Engine:
+        """Reach for the server, unless that was in vain just now."""
+        if self._unreached and time.monotonic() < self._rest_until:
+            raise self._unreached
+        try:
+            engine = self._open()
+        except (SQLAlchemyError, OSError) as error:
+            if not self._unreached:
+                said = " ".join(str(getattr(error, "orig", error)).split())
+                _log.warning("the history's server cannot be used: %s", said)
+            self._unreached = refusal(error)
+            self._rest_until = time.monotonic() + _REST_SECONDS
+            raise self._unreached from error
+        self._unreached = None
+        return engine
 
     def _open(self, anew: bool = False) -> Engine:
         """Open the database; one that is damaged is set aside and one begun anew."""
         stamp = self._clock().strftime("%Y%m%dT%H%M%S")
         if self._file:
-            if self._begun and not anew and not self._file.path.exists():
-                raise not_saved("gone")
             odd = self._file.begin(stamp)
             self._note("" if anew else odd)
         engine = _engine_of(self._url)
@@ -337,10 +408,11 @@ class Database:
             how = "integrity_check" if self._begun else "quick_check"
             if connection.exec_driver_sql(f"PRAGMA {how}(1)").scalar() != "ok":
                 raise not_saved("broken")
+        tables = inspect(connection).get_table_names()  # first: others may migrate right now
         version = version_of(connection)
         if version > len(MIGRATIONS):
             raise self._refuse("newer", "was written by a later version of the program")
-        if not version and inspect(connection).get_table_names():
+        if not version and tables:
             raise self._refuse("foreign", "belongs to another program")
         return version
 
@@ -366,27 +438,24 @@ def _url_of(address: str) -> URL:
     expected = "expected sqlite:///FILE or postgresql+psycopg://USER@HOST/NAME"
     try:
         url = make_url(address)
-        url.get_dialect().import_dbapi()
-    except (ArgumentError, NoSuchModuleError):
+    except (ArgumentError, ValueError):
         raise UsageError(f"ASSISTANT_HISTORY is no address of a database; {expected}.") from None
-    except ImportError as error:
-        raise UsageError(
-            f"The database of ASSISTANT_HISTORY needs the package {error.name}: install it."
-        ) from None
-    if url.get_backend_name() not in ("sqlite", "postgresql"):
+    if url.drivername in ("postgresql", postgres.DRIVER):
+        postgres.require_driver()
+        return url.set(drivername=postgres.DRIVER)
+    if url.drivername not in ("sqlite", "sqlite+pysqlite"):
         raise UsageError(f"ASSISTANT_HISTORY names an unknown kind of database; {expected}.")
-    if _lite(url) and url.database in (None, "", ":memory:"):
+    if url.database in (None, "", ":memory:"):
         raise UsageError(f"ASSISTANT_HISTORY names no file; {expected}.")
     return url
 
 
 def _engine_of(url: URL) -> Engine:
-    # What people wrote must not reach a log as the parameter of a statement that failed.
     if not _lite(url):
-        return create_engine(url, pool_pre_ping=True, hide_parameters=True)
+        return postgres.open_engine(url)
     engine = create_engine(
         url,
-        hide_parameters=True,
+        hide_parameters=True,  # what people wrote must not reach a log with a failed statement
         connect_args={"timeout": _LOCK_SECONDS},
         pool_size=8,
         max_overflow=32,

@@ -8,6 +8,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from sqlalchemy import (
+    BigInteger,
     Column,
     Connection,
     Dialect,
@@ -44,7 +45,7 @@ _tables = MetaData()
 turns = Table(
     "turns",
     _tables,
-    Column("seq", Integer, primary_key=True),
+    Column("seq", BigInteger, primary_key=True),
     Column("id", Text),
     Column("conversation", Text),
     Column("at", Moment),
@@ -70,7 +71,7 @@ votes = Table(
 tickets = Table(
     "tickets",
     _tables,
-    Column("number", Integer, primary_key=True),
+    Column("number", BigInteger, primary_key=True),
     Column("turn", ForeignKey("turns.seq")),
     Column("state", Text),
     Column("urgent", Integer),
@@ -85,7 +86,7 @@ tickets = Table(
 notes = Table(
     "notes",
     _tables,
-    Column("seq", Integer, primary_key=True),
+    Column("seq", BigInteger, primary_key=True),
     Column("ticket", ForeignKey("tickets.number")),
     Column("author", Text),
     Column("at", Moment),
@@ -104,7 +105,7 @@ outbox = Table(
 proposals = Table(
     "proposals",
     _tables,
-    Column("id", Integer, primary_key=True),
+    Column("id", BigInteger, primary_key=True),
     Column("questions", Text),
     Column("passage", Text),
     Column("answer", Text),

@@ -44,8 +44,17 @@ def clock():
 
 
 @pytest.fixture
-def history(tmp_path, clock):
-    opened = History.open(settings(tmp_path), clock)
+def where(tmp_path):
+    """Settings that name the database; test_postgres.py has its own, and runs what follows on it.
+
+    What asks for `tmp_path` looks at the file of a SQLite database.
+    """
+    return settings(tmp_path)
+
+
+@pytest.fixture
+def history(where, clock):
+    opened = History.open(where, clock)
     yield opened
     opened.close()
 
@@ -243,9 +252,9 @@ def test_twenty_threads_that_open_the_ticket_of_a_turn_get_one_number(history):
 
 
 @pytest.mark.parametrize("many", [1, 2], ids=["one program", "two programs"])
-def test_of_twenty_that_claim_a_ticket_exactly_one_wins(history, tmp_path, many):
+def test_of_twenty_that_claim_a_ticket_exactly_one_wins(history, where, many):
     number = handed_over(history).number
-    others = [history, *(History.open(settings(tmp_path)) for _ in range(many - 1))]
+    others = [history, *(History.open(where) for _ in range(many - 1))]
     found = together(20, lambda i: others[i % many].claim(number, f"agent {i}"))
     won = [one for one in found if not isinstance(one, Exception)]
     lost = [one for one in found if isinstance(one, Taken)]
@@ -507,12 +516,12 @@ def test_what_is_too_old_stands_in_no_byte(history, clock, tmp_path):
     assert left_of(tmp_path, conversations) == []
 
 
-def test_a_purge_runs_at_open(tmp_path, clock):
-    history = History.open(settings(tmp_path), clock)
+def test_a_purge_runs_at_open(where, clock):
+    history = History.open(where, clock)
     conversation, _ = keep(history, "旧的")
     history.close()
     clock.jump(days=31)
-    history = History.open(settings(tmp_path), clock)
+    history = History.open(where, clock)
     assert history.turns(conversation) == []
     history.close()
 
@@ -534,8 +543,8 @@ def test_many_rows_are_purged_in_slices(history, clock, monkeypatch):
     assert history.purge() == 20
 
 
-def test_nothing_is_purged_when_all_is_to_be_kept(tmp_path, clock):
-    history = History.open(settings(tmp_path, retention_days=0), clock)
+def test_nothing_is_purged_when_all_is_to_be_kept(where, clock):
+    history = History.open(where.model_copy(update={"retention_days": 0}), clock)
     conversation, _ = keep(history, "旧的")
     clock.jump(days=300)
     assert history.purge() == 0
@@ -610,18 +619,18 @@ def test_a_clock_that_jumps_and_stays_lets_all_age_from_there(history, clock, da
 
 
 @pytest.mark.parametrize("days", [YEARS, -YEARS])
-def test_a_jump_over_a_restart_makes_nothing_old(tmp_path, clock, days):
+def test_a_jump_over_a_restart_makes_nothing_old(where, clock, days):
     """A machine whose clock battery died starts in another decade, until it is set right."""
-    history = History.open(settings(tmp_path), clock)
+    history = History.open(where, clock)
     conversation, _ = keep(history, "先")
     history.close()
     clock.jump(days=days)
-    history = History.open(settings(tmp_path), clock)
+    history = History.open(where, clock)
     keep(history, "中", conversation=conversation)
     clock.jump(days=-days)
     keep(history, "后", conversation=conversation)
     history.close()
-    history = History.open(settings(tmp_path), clock)
+    history = History.open(where, clock)
     assert [turn.question for turn in history.turns(conversation)] == ["先", "中", "后"]
     clock.jump(days=31)
     assert history.purge() == 3
@@ -649,11 +658,11 @@ def test_a_folder_that_was_there_keeps_its_mode_and_a_file_loses_its_readers(tmp
     assert stat.S_IMODE(os.stat(database(tmp_path)).st_mode) == 0o600
 
 
-def test_what_was_kept_is_there_after_a_restart(tmp_path):
-    history = History.open(settings(tmp_path))
+def test_what_was_kept_is_there_after_a_restart(where):
+    history = History.open(where)
     first = handed_over(history)
     history.close()
-    history = History.open(settings(tmp_path))
+    history = History.open(where)
     assert history.ticket(first.number) == first
     assert history.notes == ()
     assert history.saving
@@ -725,8 +734,12 @@ def _begin_at(version, path):
 
 
 @pytest.mark.parametrize(
-    "address", ["", "history.db", "sqlite://", "sqlite:///:memory:", "mysql://x/y", "nosuch://x"]
+    "address",
+    [
+        *("", "history.db", "sqlite://", "sqlite:///:memory:", "mysql://x/y", "nosuch://x"),
+        *("sqlite+aiosqlite:///x", "postgresql+asyncpg://x/y", "postgresql://x:port/y"),
+    ],
 )
-def test_an_address_that_is_none_is_a_wrong_setting(tmp_path, address):
+def test_an_address_that_is_none_is_a_wrong_setting(address):
     with pytest.raises(UsageError, match="ASSISTANT_HISTORY"):
         History.open(Settings(history=address))

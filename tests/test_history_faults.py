@@ -507,6 +507,33 @@ def test_a_first_start_has_nothing_to_say(tmp_path):
     history.close()
 
 
+@pytest.mark.parametrize("damaged", [False, True], ids=["no file", "a damaged file"])
+def test_many_programs_that_start_at_once_begin_one_new_file(tmp_path, damaged):
+    """None sets aside what another has just begun."""
+    if damaged:
+        database(tmp_path).parent.mkdir()
+        overwrite(database(tmp_path))
+    barrier, opened, kept = threading.Barrier(8), [], set()
+
+    def start():
+        barrier.wait()
+        history = History.open(settings(tmp_path))
+        opened.append(history)
+        kept.add(works(history))
+
+    threads = [threading.Thread(target=start) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert kept == set(stored(database(tmp_path)))
+    assert len(kept) == 8
+    assert len(list((tmp_path / "var").glob("*corrupt*"))) == damaged
+    assert sum(len(history.notes) for history in opened) == damaged
+    for history in opened:
+        history.close()
+
+
 # --- A database of another program, or of a later one -------------------------------------------
 
 

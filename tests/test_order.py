@@ -9,7 +9,7 @@ PACKAGE = Path(__file__).parent.parent / "assistant"
 RIVER = """
 errors records settings metrics fold sound screen formats load split embed store lexical generations
 search turns confidence questions calibrate answer evaluate report contacts triage handoff build
-desk kept schema rows database writer history webhook frontdesk
+desk kept schema rows postgres database writer history webhook frontdesk
 access gaps proposals stock terminal web.wording web.render web.thread web.problems web.guard
 web.shell web.live web.page web.office_words web.office web.login web.limits web.protocol
 web.samples web.bodies web.facts web.api web.docs web.telemetry web.mcp web.widget
@@ -21,6 +21,7 @@ LAZY = {
     "formats": {"markdown_it", "selectolax.lexbor", "pypdf", "pypdf.errors", "docx"},
     "split": {"langchain_text_splitters"},
     "embed": {"sentence_transformers"},
+    "postgres": {"psycopg"},
     "gaps": {"sklearn.cluster"},
     "web.mcp": {
         "mcp",
