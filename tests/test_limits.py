@@ -5,6 +5,8 @@ import re
 import resource
 import socket
 import statistics
+import subprocess
+import sys
 import threading
 import time
 from pathlib import Path
@@ -20,7 +22,7 @@ from small_app import create
 
 from assistant.errors import UsageError
 from assistant.settings import Settings, load_settings
-from assistant.web.limits import Buckets, Limits, client_of
+from assistant.web.limits import Buckets, Limits, Rates, client_of
 from assistant.web.problems import Problems, problem
 
 AGENT = "agent-token-0123456789"
@@ -79,16 +81,49 @@ def test_without_a_limit_all_is_taken():
     assert not any(buckets.take("a") for _ in range(1000))
 
 
-def test_clients_unheard_of_are_forgotten_and_a_flood_of_them_takes_little_memory():
+def test_a_flood_of_clients_frees_none_that_is_at_its_limit():
+    """However many come, the memory stays what it is, and who took all it may waits on."""
     clock = Clock()
     buckets = Buckets(2, clock)
-    for number in range(120_000):
-        buckets.take(str(number))
-    assert len(buckets._empty) <= 50_000
+    assert [buckets.take("greedy") for _ in range(2)] == [0, 0]
+    assert [one for one in range(150_000) if buckets.take(str(one))] == []
+    assert buckets.take("greedy") > 0
     clock.now += 61
-    for number in range(30_000):
-        buckets.take(f"new {number}")
-    assert len(buckets._empty) <= 30_000
+    assert [buckets.take("greedy") for _ in range(2)] == [0, 0]
+
+
+FORKED = """
+import os, signal, sys, time
+from assistant.web.limits import Buckets, Turns
+
+buckets = Buckets(500, clock=lambda: 1000.0, turns=Turns())
+pipe, told = os.pipe()
+for number in range(4):
+    if not os.fork():
+        taken = sum(not buckets.take("one") for _ in range(400))
+        os.write(told, f"{taken} ".encode())
+        os._exit(0)
+for number in range(4):
+    os.wait()
+print(os.read(pipe, 100).decode())
+child = os.fork()
+if not child:
+    buckets._turns.__enter__()
+    os.write(told, b"held")
+    time.sleep(60)
+os.read(pipe, 4)
+os.kill(child, signal.SIGKILL)
+print(buckets.take("another"), buckets.take("one") > 0)
+"""
+
+
+def test_processes_count_together_and_one_that_dies_counting_stops_none(tmp_path):
+    done = subprocess.run(
+        [sys.executable, "-c", FORKED], capture_output=True, text=True, check=True, timeout=60
+    )
+    counts, after = done.stdout.splitlines()
+    assert sum(map(int, counts.split())) == 500
+    assert after == "0.0 True"
 
 
 @pytest.mark.parametrize(
@@ -146,7 +181,8 @@ def test_a_rate_comes_back_with_time():
     async def nothing(scope, receive, send):
         await problem(200, "")(scope, receive, send)
 
-    limited = Limits(nothing, Settings(rate_per_minute=3), clock)
+    settings = Settings(rate_per_minute=3)
+    limited = Limits(nothing, settings, Rates.of(settings, clock))
     client = TestClient(limited)
     client.get("/")
     statuses = [client.get("/").status_code for _ in range(3)]
