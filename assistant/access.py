@@ -17,7 +17,7 @@ import time
 import tomllib
 import unicodedata
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -87,6 +87,11 @@ class Access:
             access.first_run = {role: secrets.token_urlsafe(24) for role in get_args(Role)}
             access._tokens = access.first_run
         return access
+
+    @property
+    def lasting(self) -> bool:
+        """Tell whether the end of a session can be kept where other processes see it."""
+        return self._sessions.lasting
 
     @property
     def takes_passwords(self) -> bool:
@@ -288,16 +293,23 @@ def remove_user(path: Path, name: str) -> None:
 def _changing(path: Path) -> Iterator[tomlkit.TOMLDocument]:
     """Give the users file to be changed by one process at a time, and replace it as a whole."""
     try:
-        path.parent.mkdir(0o700, parents=True, exist_ok=True)
-        with path.with_name(path.name + ".lock").open("w") as lock:
-            if fcntl:
-                fcntl.flock(lock, fcntl.LOCK_EX)
+        with _alone(path):
             _Users(path).read()
             document = tomlkit.parse(path.read_text("utf-8") if path.exists() else "")
             yield document
             _write_privately(path, tomlkit.dumps(document))
     except OSError as error:
         raise UsageError(f"cannot write the users file {path}: {error.strerror}") from None
+
+
+@contextmanager
+def _alone(path: Path) -> Iterator[None]:
+    """Let one process at a time change a file. Raises OSError."""
+    path.parent.mkdir(0o700, parents=True, exist_ok=True)
+    with path.with_name(path.name + ".lock").open("w") as lock:
+        if fcntl:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
 
 
 def _stamp(path: Path) -> object:
@@ -325,16 +337,24 @@ def _write_privately(path: Path, text: str) -> None:
 
 
 class _Sessions:
-    """Sign values with a key that outlives the process, and remember which were ended early."""
+    """Sign values with a key that outlives the process, and remember which were ended early.
+
+    Processes that share the file know of each other's ends; they are forked with one key.
+    """
 
     def __init__(self, settings: Settings) -> None:
         self._path = settings.users.with_name("sessions.json")
         self._seconds = max(1, int(settings.session_hours * 3600))
         self._lock = threading.Lock()
+        self._stamp: object = None
         self._key, self._ended = self._load()
         self._signer = URLSafeTimedSerializer(
             self._key, salt="session", signer_kwargs={"digest_method": hashlib.sha256}
         )
+
+    @property
+    def lasting(self) -> bool:
+        return os.access(self._path.parent, os.W_OK)
 
     def sign(self, text: str) -> str:
         return hmac.new(self._key.encode(), _bytes(text), hashlib.sha256).hexdigest()
@@ -345,17 +365,24 @@ class _Sessions:
     def read(self, value: str) -> list[str] | None:
         """Return the words of a value that is ours, in its time and not ended."""
         told = self._opened(value)
-        return None if told is None or told[-1] in self._ended else told[:-1]
+        return None if told is None or told[-1] in self._now_ended() else told[:-1]
 
     def end(self, value: str) -> None:
         told = self._opened(value)
         if told is None:
             return
-        now = time.time()
         with self._lock:
-            kept = {name: until for name, until in self._ended.items() if until > now}
-            self._ended = {**kept, told[-1]: now + self._seconds}
-            self._save()
+            try:
+                with _alone(self._path):
+                    self._end(told[-1])
+            except OSError:  # no lock to be had, so no file to be written either
+                self._end(told[-1])
+
+    def _end(self, name: str) -> None:
+        now = time.time()
+        kept = {one: until for one, until in self._now_ended().items() if until > now}
+        self._ended = {**kept, name: now + self._seconds}
+        self._save()
 
     def _opened(self, value: str) -> list[str] | None:
         try:
@@ -364,13 +391,25 @@ class _Sessions:
             return None
         return told
 
+    def _now_ended(self) -> dict[str, float]:
+        """Return what was ended, here or by another process."""
+        stamp = _stamp(self._path)
+        if stamp != self._stamp:
+            self._stamp = stamp
+            with suppress(OSError, ValueError, KeyError, TypeError, AttributeError):
+                self._ended = {**self._ended, **self._read()[1]}
+        return self._ended
+
+    def _read(self) -> tuple[str, dict[str, float]]:
+        told = json.loads(self._path.read_bytes())
+        key = bytes.fromhex(told["key"]).hex()
+        if len(key) != _KEY_CHARS:
+            raise ValueError("the key is cut")
+        return key, {str(name): float(until) for name, until in told["ended"].items()}
+
     def _load(self) -> tuple[str, dict[str, float]]:
         try:
-            told = json.loads(self._path.read_bytes())
-            key = bytes.fromhex(told["key"]).hex()
-            if len(key) != _KEY_CHARS:
-                raise ValueError("the key is cut")
-            return key, {str(name): float(until) for name, until in told["ended"].items()}
+            return self._read()
         except FileNotFoundError:
             pass
         except (OSError, ValueError, KeyError, TypeError, AttributeError):
@@ -385,7 +424,8 @@ class _Sessions:
             _write_privately(self._path, json.dumps({"key": self._key, "ended": self._ended}))
         except OSError as error:
             _log.warning(
-                "%s cannot be written (%s): sessions last until the next start",
+                "%s cannot be written (%s): sessions last until the next start, and that one was "
+                "ended is known to this process alone",
                 self._path,
                 error.strerror,
             )

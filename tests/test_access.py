@@ -411,6 +411,25 @@ def test_an_ended_session_stays_ended_over_a_restart(settings):
         assert opened.read_session(two) == Person("agent", "agent")
 
 
+def test_a_session_that_one_process_ended_is_ended_for_all(settings):
+    """None of the ends is lost that many processes write at once."""
+    processes = [Access.open(settings) for _ in range(4)]
+    sessions = [processes[0].new_session(Person("agent", "agent")) for _ in range(40)]
+
+    def end(number):
+        for session in sessions[number::4]:
+            processes[number].end_session(session)
+
+    threads = [threading.Thread(target=end, args=(number,)) for number in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    for process in (*processes, Access.open(settings)):
+        assert process.lasting
+        assert [one for one in sessions if process.read_session(one)] == []
+
+
 def test_what_was_ended_is_forgotten_when_it_has_expired(settings, monkeypatch):
     access = Access.open(settings)
     file = settings.users.with_name("sessions.json")
