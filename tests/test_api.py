@@ -403,7 +403,7 @@ def test_ten_megabytes_are_refused_at_once(client):
 
 
 EFFORT = effort(
-    max_examples=100,
+    max_examples=60,
     deadline=None,
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )
@@ -446,7 +446,7 @@ def test_no_json_whatsoever_is_a_fault_of_ours(client, path, body):
     assert answer.status_code < 300 or is_problem(answer)
 
 
-@effort(EFFORT, max_examples=30)
+@effort(EFFORT, max_examples=20)
 @given(query=st.dictionaries(st.sampled_from("start end after limit x".split()), ANY_TEXT))
 def test_no_query_whatsoever_is_a_fault_of_ours(client, query):
     params = {name: text.encode("utf-8", "replace") for name, text in query.items()}
