@@ -25,7 +25,7 @@ from assistant.questions import (
     practice_guides,
 )
 from assistant.records import View
-from assistant.search import Index, write_tables
+from assistant.search import Index, Query, write_tables
 from assistant.settings import Settings
 from assistant.split import chunks, views
 
@@ -39,15 +39,10 @@ _LEAST_WEIGHT = 0.1  # below which practising is not worth its time
 
 @dataclass(frozen=True, slots=True)
 class Probe:
-    """Hold a question, the rows that answer it, and what is hidden while it is asked.
+    """Hold a question, with what is left out while it is asked, and the rows that answer it."""
 
-    `hidden` are views, `unlike` is a place in the background.
-    """
-
-    ask: str
+    query: Query
     rows: frozenset[int] = frozenset()
-    hidden: frozenset[int] = frozenset()
-    unlike: int | None = None
     weight: float = 1.0
     judged: bool = False
 
@@ -67,7 +62,7 @@ def calibrate(index: Index, encoder: Encoder, settings: Settings, facts: dict[st
     """Ask the index every probe and fit the curve to how often its first passage is right."""
     labelled = len(fit_questions(settings.corpus))
     alone = labelled >= _ENOUGH
-    points = [_ask(index, probe) for probe in probes(index, settings, alone)]
+    points = _ask(index, list(probes(index, settings, alone)))
     weight = _PRACTICE_HALF / (_PRACTICE_HALF + labelled)
     for guide in practice() if weight >= _LEAST_WEIGHT else ():
         points += [_judge(point, weight, not alone) for point in practise(guide, encoder, settings)]
@@ -93,12 +88,11 @@ def probes(index: Index, settings: Settings, alone: bool) -> Iterator[Probe]:
     unlike = 0  # the place in the background, where unanswerable questions come first
     for labelled in locate(fit_questions(settings.corpus), list(index.chunks())):
         silent = not labelled.question.passages
-        yield Probe(
-            labelled.question.ask, labelled.rows, unlike=unlike if silent else None, judged=True
-        )
+        query = Query(labelled.question.ask, unlike=unlike if silent else None)
+        yield Probe(query, labelled.rows, judged=True)
         unlike += silent
     for number, text in enumerate(out_of_guide(), unlike):
-        yield Probe(text, unlike=number, weight=_BANK_WEIGHT, judged=not alone)
+        yield Probe(Query(text, unlike=number), weight=_BANK_WEIGHT, judged=not alone)
     own = list(own_questions(index))
     own = own[:: max(1, len(own) // (_FEW_OWN if alone else _MOST_OWN))]
     for probe in own:
@@ -112,8 +106,8 @@ def own_questions(index: Index) -> Iterator[Probe]:
         first, whole = index.first_view(row), index.views(row)
         for number, view in enumerate(whole):
             if (ask := _as_question(index, row, view)) is not None:
-                yield Probe(ask, frozenset({row}), frozenset({first + number}) - {first})
-                yield Probe(ask, hidden=frozenset(range(first, first + len(whole))))
+                yield Probe(Query(ask, frozenset({first + number}) - {first}), frozenset({row}))
+                yield Probe(Query(ask, frozenset(range(first, first + len(whole)))))
 
 
 def _as_question(index: Index, row: int, view: View) -> str | None:
@@ -136,19 +130,29 @@ def practise(guide: Practice, encoder: Encoder, settings: Settings) -> list[Poin
         index = Index(Path(folder), encoder, settings)
         asked = [
             Probe(
-                ask, frozenset(row for row, c in enumerate(passages) if c.headings[-1] == heading)
+                Query(ask),
+                frozenset(row for row, c in enumerate(passages) if c.headings[-1] == heading),
             )
             for heading, questions in guide.questions.items()
             for ask in questions
         ]
-        asked += [Probe(ask, unlike=number) for number, ask in enumerate(guide.silent)]
-        return [_ask(index, probe) for probe in asked]
+        asked += [Probe(Query(ask, unlike=number)) for number, ask in enumerate(guide.silent)]
+        return _ask(index, asked)
 
 
-def _ask(index: Index, probe: Probe) -> Point:
-    ranking = index.search(probe.ask, 5, probe.hidden, probe.unlike)
-    right = bool(ranking.hits) and ranking.hits[0].row in probe.rows
-    return Point(signals(ranking), right, bool(probe.rows), probe.weight, probe.judged)
+def _ask(index: Index, probes: Sequence[Probe]) -> list[Point]:
+    """Ask an index every probe."""
+    rankings = index.search_many([probe.query for probe in probes], 5)
+    return [
+        Point(
+            signals(ranking),
+            bool(ranking.hits) and ranking.hits[0].row in probe.rows,
+            bool(probe.rows),
+            probe.weight,
+            probe.judged,
+        )
+        for probe, ranking in zip(probes, rankings, strict=True)
+    ]
 
 
 def _judge(point: Point, weight: float, judged: bool) -> Point:

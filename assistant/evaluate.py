@@ -23,8 +23,8 @@ from assistant.metrics import (
     recall_at,
 )
 from assistant.questions import Labelled, Question, locate
-from assistant.records import Verdict
-from assistant.search import Index
+from assistant.records import Ranking, Verdict
+from assistant.search import Index, Query
 
 DEPTH = 10
 """How far down a ranking the right passage is looked for."""
@@ -91,7 +91,8 @@ def evaluate(
 ) -> Evaluation:
     """Ask every question and measure; `rounds` is how often the bootstrap draws."""
     labelled = locate(questions, list(index.chunks()))
-    cases = tuple(_ask(index, curve, one) for one in labelled)
+    rankings = _asked(index, labelled, DEPTH)
+    cases = tuple(_case(curve, *one) for one in zip(labelled, rankings, strict=True))
     names = sorted({_language(c) for c in cases}) + sorted({_kind(c) for c in cases})
     groups = {
         name: figures_of([c for c in cases if name in (_language(c), _kind(c))])
@@ -106,7 +107,8 @@ def evaluate(
 def recall(index: Index, questions: Sequence[Question]) -> float:
     """Return the share of the answerable questions whose first passage answers (1 for none)."""
     located = [one for one in locate(questions, list(index.chunks())) if one.rows]
-    right = [_rank(index, one, 1) == 1 for one in located]
+    rankings = _asked(index, located, 1)
+    right = [_rank(*one) == 1 for one in zip(located, rankings, strict=True)]
     return sum(right) / len(right) if right else 1.0
 
 
@@ -115,19 +117,19 @@ def figures_of(cases: Sequence[Case]) -> dict[str, float]:
     return {"questions": float(len(cases)), **{name: _figure(name, cases) for name in FIGURES}}
 
 
-def _ask(index: Index, curve: Curve, one: Labelled) -> Case:
-    ranking = index.search(one.question.ask, DEPTH)
+def _asked(index: Index, labelled: Sequence[Labelled], depth: int) -> list[Ranking]:
+    return index.search_many([Query(one.question.ask) for one in labelled], depth)
+
+
+def _case(curve: Curve, one: Labelled, ranking: Ranking) -> Case:
     confidence = curve.probability(ranking)
-    rows = [hit.row for hit in ranking.hits]
-    rank = next((i for i, row in enumerate(rows, 1) if row in one.rows), None)
     verdict = decide(confidence, curve.answered_cut, curve.refused_cut)
     found = " > ".join(ranking.hits[0].chunk.headings[-2:]) if ranking.hits else ""
-    return Case(one.question, rank, confidence, verdict, found)
+    return Case(one.question, _rank(one, ranking), confidence, verdict, found)
 
 
-def _rank(index: Index, one: Labelled, depth: int) -> int | None:
-    hits = index.search(one.question.ask, depth).hits
-    return next((i for i, hit in enumerate(hits, 1) if hit.row in one.rows), None)
+def _rank(one: Labelled, ranking: Ranking) -> int | None:
+    return next((i for i, hit in enumerate(ranking.hits, 1) if hit.row in one.rows), None)
 
 
 def _language(case: Case) -> str:

@@ -22,6 +22,8 @@ Rows = NDArray[np.int64]
 
 _LARGEST_BYTES = 64 * 2**30
 _LARGEST_LOOP = 2**31
+_SAMPLE = 10_000
+_WIDER = 4
 
 # One question gains nothing from a team of threads, and on a busy machine the team waits a whole
 # scheduler tick for its last member: 8 ms instead of 0.02 ms over 372 rows.
@@ -45,9 +47,6 @@ class Store(Protocol):
     def matrix(self) -> Vectors:
         """Return all vectors, shape (n, dimensions), without a copy where the store can."""
 
-    def coarse(self, rows: Rows) -> "Coarse":
-        """Return some of the rows in eight bits, in memory, to nominate candidates fast."""
-
 
 class FaissStore:
     """Search exactly with FAISS: IndexIDMap2 over a flat inner-product index."""
@@ -56,6 +55,10 @@ class FaissStore:
         self._index = index
         self._flat = faiss.downcast_index(index.index)
         self.dimensions = int(index.d)
+        self._halves: NDArray[np.int16] | None = None
+        if isinstance(self._flat, faiss.IndexScalarQuantizer) and len(self):
+            codes = faiss.rev_swig_ptr(self._flat.codes.data(), self._flat.codes.size())
+            self._halves = codes.view(np.int16).reshape(len(self), -1)
 
     @classmethod
     def build(cls, vectors: Vectors, precision: str = "float32") -> "FaissStore":
@@ -107,7 +110,9 @@ class FaissStore:
 
     def vectors(self, rows: Iterable[int]) -> Vectors:
         """Read the rows back; rows equal ids, so the inner flat index is asked directly."""
-        wanted = np.fromiter(rows, dtype=np.int64)
+        wanted = rows if isinstance(rows, np.ndarray) else np.fromiter(rows, dtype=np.int64)
+        if self._halves is not None:
+            return _floats(self._halves[wanted])
         found: Vectors = self._flat.reconstruct_batch(wanted)
         return found
 
@@ -119,9 +124,18 @@ class FaissStore:
         numbers: Vectors = faiss.rev_swig_ptr(self._flat.get_xb(), math.prod(shape))
         return numbers.reshape(shape)
 
-    def coarse(self, rows: Rows) -> "Coarse":
-        """Copy some rows out, in eight bits."""
-        return Coarse(self.vectors(rows), np.asarray(rows, dtype=np.int64))
+
+def _floats(halves: NDArray[np.int16]) -> Vectors:
+    """Return half-precision numbers, given by their bits, as floats: thrice as fast as FAISS.
+
+    The sign goes to its place, exponent and mantissa to theirs, and a product mends the exponent.
+    """
+    bits = halves.astype(np.int32)
+    bits <<= 13
+    bits &= np.int32(-0x70002000)
+    floats: Vectors = bits.view(np.float32)
+    floats *= np.float32(2.0**112)
+    return floats
 
 
 class Coarse:
@@ -152,3 +166,28 @@ class Coarse:
 def _to_eight_bits(most: Any) -> Any:
     """Return what to multiply values up to `most` by, so that they fit into -127..127."""
     return np.float32(127) / np.maximum(most, np.float32(1e-6))
+
+
+class Narrow:
+    """Find candidates among some rows of a large store: in half the dimensions, then in full.
+
+    Kept are the directions along which the rows spread most (principal components), in eight bits;
+    of the best `_WIDER` times as many as are wanted the exact cosines decide.
+    """
+
+    def __init__(self, store: Store, rows: Rows) -> None:
+        self._store = store
+        some = store.vectors(rows[:: len(rows) // _SAMPLE + 1])
+        _, directions = np.linalg.eigh(some.T @ some)
+        self._onto = np.ascontiguousarray(directions.T[store.dimensions // 2 :])
+        blocks = np.array_split(rows, len(rows) // _SAMPLE + 1)
+        parts = [store.vectors(block) @ self._onto.T for block in blocks]
+        self._coarse = Coarse(np.concatenate(parts), rows)
+
+    def search(self, query: Vectors, k: int) -> tuple[Scores, Rows]:
+        """Return the cosines and rows nearest to one query, best first, ties by lower row."""
+        narrow = np.vecdot(self._onto, query)  # `@` would wake a team of threads
+        rows = np.sort(self._coarse.search(narrow[None], _WIDER * k)[1][0])
+        scores = np.vecdot(self._store.vectors(rows), query)
+        best = np.argsort(-scores, kind="stable")[:k]
+        return scores[best], rows[best]

@@ -203,8 +203,8 @@ def test_a_question_of_the_background_is_not_compared_with_itself(guide, encoder
     generation = generations.current(guide.index).generation
     index, _ = open_generation(generation, encoder, guide)
     text = out_of_guide()[0]
-    probe = next(p for p in probes(index, guide, True) if p.ask == text)
-    assert index.search(text, 5, unlike=probe.unlike).crowd < index.search(text, 5).crowd
+    query = next(p.query for p in probes(index, guide, True) if p.query.ask == text)
+    assert index.search(text, 5, unlike=query.unlike).crowd < index.search(text, 5).crowd
 
 
 def test_a_guide_that_nothing_was_fitted_on_is_judged_all_the_same(tmp_path, encoder):

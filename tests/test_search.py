@@ -6,7 +6,9 @@ from fakes import CharacterEncoder
 
 from assistant import generations
 from assistant.build import build
-from assistant.search import Index, fuse, mix
+from assistant.calibrate import probes
+from assistant.questions import question_files, read_questions
+from assistant.search import Index, Query, fuse, mix
 from assistant.settings import Settings
 
 
@@ -85,6 +87,19 @@ def test_hidden_views_are_absent(desk):
     hidden = index.search("忘记密码怎么办", 17, frozenset({first.best})).hits
     same = next(h for h in hidden if h.row == first.row)
     assert same.view < first.view or first.best == whole
+
+
+def test_many_questions_at_once_are_ranked_to_the_bit_as_one_by_one(desk):
+    """Every labelled question, and what calibration asks with views hidden."""
+    index, corpus = desk.index, desk.settings.corpus
+    labelled = [one for path in question_files(corpus) for one in read_questions(path)]
+    queries = [Query(one.ask) for one in labelled]
+    queries += [probe.query for probe in probes(index, desk.settings, True)][::3]
+    assert len(queries) > 1000
+    assert any(query.hidden for query in queries)
+    assert any(query.unlike is not None for query in queries)
+    for query, ranking in zip(queries, index.search_many(queries, 5), strict=True):
+        assert ranking == index.search(query.ask, 5, query.hidden, query.unlike)
 
 
 def test_changing_one_file_embeds_only_that_file(small):

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from assistant.errors import IndexUnusable
 from assistant.fold import fold, simplify, terms
 from assistant.lexical import Lexical
-from assistant.store import FaissStore
+from assistant.store import Coarse, FaissStore, Narrow
 
 STORES = {
     "float32": (lambda v: FaissStore.build(v), 1e-6),
@@ -61,21 +61,50 @@ class TestStore:
         for one, other in zip(store.search(rows[:5], 7), again.search(rows[:5], 7), strict=True):
             assert np.array_equal(one, other)
 
-    @pytest.mark.parametrize("dimensions", [24, 64, 512])
-    def test_a_coarse_copy_of_some_rows_nominates_what_brute_force_finds(self, kind, dimensions):
-        rows, queries = unit(300, dimensions), unit(10, dimensions, seed=1)
-        queries[0] = np.eye(dimensions)[0]  # a larger number than any row has
-        some = np.arange(5, 300, 7)
-        scores, found = STORES[kind][0](rows).coarse(some).search(queries, 12)
-        truth = queries @ rows[some].T
-        assert set(found.ravel().tolist()) <= set(some.tolist())
-        assert np.abs(scores - np.take_along_axis(queries @ rows.T, found, 1)).max() < 0.01
-        for best, got in zip(some[np.argsort(-truth, axis=1)[:, :8]], found, strict=True):
-            assert set(best.tolist()) <= set(got.tolist())
-
     def test_asks_for_more_than_there_is(self, kind):
         scores, found = STORES[kind][0](unit(4)).search(unit(2, seed=1), 100)
         assert scores.shape == found.shape == (2, 4)
+
+
+@pytest.mark.parametrize("dimensions", [24, 64, 512])
+def test_a_coarse_copy_of_some_rows_nominates_what_brute_force_finds(dimensions):
+    rows, queries = unit(300, dimensions), unit(10, dimensions, seed=1)
+    queries[0] = np.eye(dimensions)[0]  # a larger number than any row has
+    some = np.arange(5, 300, 7)
+    scores, found = Coarse(rows[some], some).search(queries, 12)
+    truth = queries @ rows[some].T
+    assert set(found.ravel().tolist()) <= set(some.tolist())
+    assert np.abs(scores - np.take_along_axis(queries @ rows.T, found, 1)).max() < 0.01
+    for best, got in zip(some[np.argsort(-truth, axis=1)[:, :8]], found, strict=True):
+        assert set(best.tolist()) <= set(got.tolist())
+
+
+@pytest.mark.parametrize("precision", ["float32", "float16"])
+def test_a_narrow_copy_of_some_rows_finds_nearly_what_brute_force_finds_with_its_scores(precision):
+    """Rows near a third of the dimensions, as those of a trained model are."""
+    random = np.random.default_rng(0)
+    spread = random.normal(size=(20, 64)) * np.linspace(1, 0.1, 20)[:, None]
+    rows = (
+        random.normal(size=(25_000, 20)) @ spread + random.normal(size=(25_000, 64)) / 4
+    ).astype(np.float32)
+    rows /= np.linalg.norm(rows, axis=1, keepdims=True)
+    store = FaissStore.build(rows, precision)
+    some = np.arange(0, 25_000, 2)
+    shares = []
+    for query in rows[1:40:2]:
+        scores, found = Narrow(store, some).search(query, 10)
+        truth = store.vectors(some) @ query
+        best = some[np.argsort(-truth, kind="stable")[:10]]
+        shares.append(len({*best.tolist()} & {*found.tolist()}) / 10)
+        assert np.abs(scores - store.vectors(found) @ query).max() < 1e-6
+        assert scores.tolist() == sorted(scores.tolist(), reverse=True)
+    assert np.mean(shares) >= 0.99
+
+
+@given(st.lists(st.floats(-1, 1, width=16), min_size=1, max_size=40))
+def test_half_precision_reads_back_to_the_bit(numbers):
+    rows = np.array([numbers], dtype=np.float32)
+    assert np.array_equal(FaissStore.build(rows, "float16").vectors([0]), rows)
 
 
 @pytest.mark.parametrize("data", [b"", b"nonsense" * 100])
