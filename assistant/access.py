@@ -38,6 +38,7 @@ except ImportError:  # not on Windows
 
 Role = Literal["agent", "maintainer"]
 
+_SESSION = re.compile(r"[\w.-]+", re.ASCII)  # what base64 would skip is no part of a session
 _NAME = re.compile(r"[\w.@-]{1,64}")
 _TOKEN_CHARS = 16
 _PASSWORD_CHARS = 10
@@ -126,7 +127,7 @@ class Access:
 
     def read_session(self, value: str) -> Person | None:
         """Return whose session a value is; None when forged, expired, ended or revoked."""
-        payload = self._sessions.read(value)
+        payload = self._sessions.read(value) if _SESSION.fullmatch(value) else None
         if payload is None:
             return None
         name, proof = payload

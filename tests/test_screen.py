@@ -310,10 +310,10 @@ def test_time_grows_no_faster_than_the_text(pump):
     def seconds(count):
         text = pump * count + "x"
         rounds = []
-        for _ in range(2):
-            begin = time.perf_counter()
+        for _ in range(3):
+            begin = time.thread_time()  # the machine may be busy with other things
             mask_secrets(clean(text))
-            rounds.append(time.perf_counter() - begin)
+            rounds.append(time.thread_time() - begin)
         return min(rounds)
 
     assert seconds(16_000) < 30 * max(seconds(2_000), 1e-4)

@@ -113,8 +113,8 @@ def _listen(
     def hand_off(words: str, kept: str, request: gr.Request) -> tuple[str, str, str]:
         return _answered(front, front.hand_off, words or _last(front, kept, request), kept, request)
 
-    def resume(kept: str, request: gr.Request) -> str:
-        return _thread(front, kept)
+    def resume(kept: str, request: gr.Request) -> Any:
+        return _thread(front, kept) or gr.skip()  # who asked meanwhile keeps what came
 
     def forget(kept: str, request: gr.Request) -> tuple[str, str, str]:
         return _forgotten(front, kept, request)

@@ -50,7 +50,7 @@ WORDS: dict[str, dict[Language, str]] = {
     "form_lead": {
         "zh": "知道多少写多少，写完发送就会得到工单编号。不要写密码、验证码或助记词。",
         "en": "Fill in what you know and send it; you get a ticket number. "
-        "No passwords, codes or recovery phrases.",
+        "Never write a password, code or recovery phrase.",
     },
     "reply_to": {"zh": "怎么联系您（电话或邮箱）", "en": "How to reach you (phone or e-mail)"},
     "guide_on_it": {"zh": "指南怎么说", "en": "What the guide says"},
