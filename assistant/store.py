@@ -72,11 +72,14 @@ class FaissStore:
 
     @classmethod
     def open(cls, path: Path) -> "FaissStore":
-        """Read what `write` wrote; the file's hash must have been checked before (see M1, M4)."""
+        """Map what `write` wrote; the file's hash must have been checked before (see M1, M4).
+
+        Processes that open the same file share its memory.
+        """
         faiss.set_deserialization_vector_byte_limit(_LARGEST_BYTES)
         faiss.set_deserialization_loop_limit(_LARGEST_LOOP)
         try:
-            index = faiss.read_index(str(path))
+            index = faiss.read_index(str(path), faiss.IO_FLAG_MMAP_IFC)
             if not isinstance(index, faiss.IndexIDMap2):
                 raise RuntimeError(f"it holds a {type(index).__name__}")
             return cls(index)
@@ -113,12 +116,15 @@ class FaissStore:
         return found
 
     def matrix(self) -> Vectors:
-        """Show FAISS's own memory where it is float32: one copy stays in the processor's cache."""
+        """Show FAISS's own memory where it is float32 and lies as numpy is fast at.
+
+        One copy stays in the processor's cache.
+        """
         if not isinstance(self._flat, faiss.IndexFlat) or not len(self):
             return self.vectors(range(len(self)))
         shape = (len(self), self.dimensions)
         numbers: Vectors = faiss.rev_swig_ptr(self._flat.get_xb(), math.prod(shape))
-        return numbers.reshape(shape)
+        return np.require(numbers.reshape(shape), requirements="A")
 
 
 def _floats(halves: NDArray[np.int16]) -> Vectors:
