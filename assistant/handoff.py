@@ -362,8 +362,9 @@ def write_ticket(answer: Answer, filled: Mapping[str, str], previous: str = "") 
         raise BadInput("这个回答不需要转人工。 / This answer has no handoff.")
     items = [entry.item for entry in answer.handoff.checklist]
     if odd := [item for item in filled if item not in items]:
+        named, _ = mask_secrets(clean(odd[0]))
         raise BadInput(
-            f"清单里没有“{odd[0]:.40}”。 / {odd[0]:.40} is no item of the checklist; "
+            f"清单里没有“{named:.40}”。 / {named:.40} is no item of the checklist; "
             f"expected {', '.join(items) or 'none'}."
         )
     case = Case(

@@ -8,6 +8,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 
 import httpx
@@ -72,16 +73,27 @@ def running(command: list[str], folder: Path, **variables: str) -> Iterator[Serv
         process.stdout.close()  # type: ignore[union-attr]
 
 
-def asked(client: httpx.Client, question: object, **headers: str) -> str:
-    """Ask as the page does, through Gradio's queue; return the HTML of the conversation."""
-    listeners = client.get("/config").json()["dependencies"]
-    listener = next(one for one in listeners if one["api_name"] == "turn")
+def heard(client: httpx.Client, name: str, data: list[object], **headers: str) -> list[str]:
+    """Call a listener of the page through Gradio's queue; return what it gives."""
     session = os.urandom(8).hex()
-    body = {"data": [question, ""], "fn_index": listener["id"], "session_hash": session}
+    listener = _listeners(str(client.base_url).rstrip("/"))[name]
+    body = {"data": data, "fn_index": listener, "session_hash": session}
     client.post("/gradio_api/queue/join", json=body, headers=headers).raise_for_status()
     found = ""
     with client.stream("GET", "/gradio_api/queue/data", params={"session_hash": session}) as told:
         for line in told.iter_lines():
             if '"process_completed"' in line:
                 found = line
-    return json.loads(found.removeprefix("data: "))["output"]["data"][0]
+    return json.loads(found.removeprefix("data: "))["output"].get("data") or [""]
+
+
+@lru_cache
+def _listeners(address: str) -> dict[str, int]:
+    """Return the number of each listener of a server's page, by name."""
+    told = httpx.get(f"{address}/config", timeout=PATIENCE).json()["dependencies"]
+    return {one["api_name"]: one["id"] for one in told}
+
+
+def asked(client: httpx.Client, question: object, **headers: str) -> str:
+    """Ask as the page does; return the HTML of the conversation."""
+    return heard(client, "turn", [question, ""], **headers)[0]

@@ -6,6 +6,7 @@ from typing import Any, TypeVar
 
 import gradio as gr
 import orjson
+from gradio import processing_utils
 from gradio.events import api
 
 from assistant.answer import Language, language_of
@@ -61,6 +62,7 @@ _log = logging.getLogger(__name__)
 def build_page(front: FrontDesk) -> gr.Blocks:
     """Return the Gradio page over a desk, and its two endpoints for programs."""
     page: gr.Blocks
+    processing_utils.async_ssrf_protected_download = _fetch_nothing
     with gr.Blocks(title=say("title", "zh"), analytics_enabled=False) as page:
         gr.HTML(_switch(), elem_classes="switch", apply_default_css=False)
         gr.Markdown(I18N("heading"), elem_classes="heading")
@@ -159,6 +161,11 @@ def _or_error(call: Callable[..., Found], *values: Any) -> Found:
         return call(*values)
     except BadInput as error:
         raise gr.Error(str(error), print_exception=False) from None
+
+
+async def _fetch_nothing(url: str, cache_dir: str) -> str:
+    """Stand in for Gradio's fetching of what a value names that looks like one of its files."""
+    raise gr.Error("No files are taken here.", print_exception=False)
 
 
 def _examples(language: Language) -> list[tuple[gr.Button, str]]:

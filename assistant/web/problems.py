@@ -68,10 +68,11 @@ class Problems:
             return
         number = secrets.token_hex(8)
         _request_id.set(number)
-        begun = False
+        begun = ended = False
 
         async def numbered(message: Message) -> None:
-            nonlocal begun
+            nonlocal begun, ended
+            ended = message["type"] == "http.response.body" and not message.get("more_body")
             if message["type"] == "http.response.start":
                 begun = True
                 pair = (b"x-request-id", number.encode())
@@ -80,7 +81,11 @@ class Problems:
 
         try:
             await self._app(scope, receive, numbered)
-        except Exception:
+        except Exception as error:
+            if begun and not ended and isinstance(error.__cause__, HTTPException):
+                # Gradio refuses a stream within it and then raises that too: no fault, no traceback
+                await numbered({"type": "http.response.body", "body": b""})
+                return
             _log.exception("request %s failed", number)
             if begun:
                 raise
