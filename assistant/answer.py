@@ -115,7 +115,7 @@ def _mark(
     """Return the spans, within the passage, of the sentences that answer best."""
     if not scored:
         return ((0, len(chunk.text)),)
-    wanted = set(terms(fold(question)))
+    wanted = _wanted(question)
     spans = [(start - chunk.start, end - chunk.start) for start, end, _ in scored]
     values = [
         cosine + _WORD_SHARE * _overlap(wanted, chunk.text[begin:end])
@@ -155,7 +155,12 @@ def matched_words(question: str, text: str) -> tuple[tuple[int, int], ...]:
     return tuple((found.start(), found.end()) for found in re.finditer(b"\1+", covered))
 
 
-def _overlap(wanted: set[str], sentence: str) -> float:
+@lru_cache(maxsize=64)
+def _wanted(question: str) -> frozenset[str]:
+    return frozenset(terms(fold(question)))
+
+
+def _overlap(wanted: frozenset[str], sentence: str) -> float:
     return len(wanted & _terms_of(sentence)) / len(wanted) if wanted else 0.0
 
 

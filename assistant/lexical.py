@@ -17,7 +17,7 @@ import numpy as np
 import tantivy
 
 from assistant.errors import IndexUnusable
-from assistant.fold import fold, terms
+from assistant.fold import terms
 from assistant.store import Rows, Scores
 
 _HEAP_BYTES = 256 * 2**20
@@ -53,7 +53,7 @@ class Lexical:
     def build(
         cls, folder: Path, texts: Iterable[str], owners: Iterable[int] | None = None
     ) -> "Lexical":
-        """Write an index of the texts, row by row, into a new folder; OSError when it fails.
+        """Write an index of folded texts, row by row, into a new folder; OSError when it fails.
 
         `owners` says which passage each row belongs to; itself when not given.
         """
@@ -63,7 +63,7 @@ class Lexical:
             writer = index.writer(_HEAP_BYTES, num_threads=1)
             for row, (text, owner) in enumerate(zip(texts, owners or count(), strict=False)):
                 document = tantivy.Document()
-                document.add_text(_TERMS, " ".join(terms(fold(text))))
+                document.add_text(_TERMS, " ".join(terms(text)))
                 document.add_unsigned(_ROW, row)
                 document.add_text(_OWNER, str(owner))
                 writer.add_document(document)

@@ -283,9 +283,11 @@ class Index:
         """
         if not near.vector.any():
             return self._members(np.unique(self._rows[words.views, 0]))
+        if self._all is not None and not len(asked.hidden):
+            return self._all
         if self._all is not None:
             absent = np.isin(self._first[self._all.passages], asked.hidden)
-            return self._members(self._all.passages[~absent]) if absent.any() else self._all
+            return self._members(self._all.passages[~absent])
         scores, nearest = self.nominate(near.vector, asked.most)
         views = np.append(words.views, self._visible(asked, nearest, scores)[0])
         return self._members(np.unique(self._rows[views, 0]))
@@ -421,7 +423,8 @@ def span(vectors: Vectors, cosines: Vectors) -> float:
 
     A question that mixes two ways of asking is near neither of them, but lies between.
     """
-    gram = (vectors @ vectors.T).astype(np.float64) + _RIDGE * np.eye(len(vectors))
+    gram = (vectors @ vectors.T).astype(np.float64)
+    gram.flat[:: len(gram) + 1] += _RIDGE
     wanted = cosines.astype(np.float64)
     return math.sqrt(max(0.0, float(wanted @ np.linalg.solve(gram, wanted))))
 
@@ -461,12 +464,12 @@ def write_tables(
     _write_lines(folder / CHUNKS, chunks)
     _write_lines(folder / VIEWS, views)
     write_background(folder, background)
-    pairs = count_pairs(view.text for view in views)
-    (folder / PAIRS).write_bytes(orjson.dumps(pairs))
+    folded = [fold(view.text) for view in views]
+    (folder / PAIRS).write_bytes(orjson.dumps(count_pairs(folded)))
     rows = [(v.chunk, _KINDS.index(v.kind), v.start, v.end) for v in views]
     np.array(rows, dtype="<i4").tofile(folder / ROWS)
     FaissStore.build(vectors, precision).write(folder / VECTORS)
-    Lexical.build(folder / LEXICAL, (v.text for v in views), (v.chunk for v in views))
+    Lexical.build(folder / LEXICAL, folded, (view.chunk for view in views))
 
 
 def write_background(folder: Path, vectors: Vectors) -> None:

@@ -8,16 +8,18 @@ sound. Accents that merge zh and z, ch and c, sh and s, or a final n and ng are 
 
 import re
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from functools import cached_property, lru_cache
 from itertools import product
 from pathlib import Path
 
-from assistant.fold import fold
+import numpy as np
+from numpy.typing import NDArray
 
 TABLE = Path(__file__).parent / "data" / "pinyin.txt"
 WORDS = Path(__file__).parent / "data" / "words.txt"
 _MOST_PAIRS = 30_000
+_BATCH = 8192  # texts that are counted at once
 _PARTICLES = frozenset("的得地这是几想")  # they stand between words, so pairs with them mislead
 _OFTEN = 5  # views from which on a pair of an index counts as a word of its trade
 _HAN = re.compile(r"[\u3400-\u9fff]+")
@@ -25,6 +27,7 @@ _SPELLED = re.compile(r"[a-z]+(?:[ ']+[a-z]+)*")
 _LETTERS = re.compile(r"[a-z]+")
 _INITIAL = re.compile(r"^(z|c|s)h")
 
+Numbers = NDArray[np.int64]
 Pairs = dict[str, int]
 """Pairs of Han characters, and how many views of an index have each."""
 
@@ -77,13 +80,32 @@ def spelled(word: str) -> list[str] | None:
     return found
 
 
-def count_pairs(texts: Iterable[str]) -> Pairs:
-    """Count the pairs of Han characters of search texts; the commonest are kept."""
-    counts: Counter[str] = Counter()
-    for text in texts:
-        counts.update({pair for run in _HAN.findall(fold(text)) for pair in _pairs(run)})
-    best = sorted(counts.items(), key=lambda item: (-item[1], item[0]))
+def count_pairs(texts: Sequence[str]) -> Pairs:
+    """Count the folded texts that have each pair of Han characters; the commonest are kept."""
+    counts: Counter[int] = Counter()
+    for begin in range(0, len(texts), _BATCH):
+        pairs = _pairs_of(texts[begin : begin + _BATCH])
+        counts.update(dict(zip(*(part.tolist() for part in pairs), strict=True)))
+    named = ((chr(pair >> 16) + chr(pair & 0xFFFF), count) for pair, count in counts.items())
+    best = sorted(named, key=lambda item: (-item[1], item[0]))
     return dict(best[:_MOST_PAIRS])
+
+
+def _pairs_of(texts: Sequence[str]) -> tuple[Numbers, Numbers]:
+    """Return pairs of Han characters, two times sixteen bits, and how many texts have each."""
+    codes = np.frombuffer("\0".join(texts).encode("utf-32-le", "surrogatepass"), dtype="<u4")
+    han = (codes >= 0x3400) & (codes <= 0x9FFF)
+    at = np.flatnonzero(han[:-1] & han[1:])
+    code, text = codes.astype(np.int64), np.cumsum(codes == 0)
+    in_texts = _runs(text[at] << 32 | code[at] << 16 | code[at + 1])[0]
+    return _runs(in_texts & 0xFFFFFFFF)
+
+
+def _runs(numbers: Numbers) -> tuple[Numbers, Numbers]:
+    """Return the different numbers, and how often each comes, by sorting: faster than `unique`."""
+    ordered = np.sort(numbers)
+    first = np.flatnonzero(np.diff(ordered, prepend=-1))
+    return ordered[first], np.diff(first, append=len(ordered))
 
 
 class Sounds:
@@ -157,10 +179,6 @@ class Sounds:
             return ""
         behind = run[at + 2 : at + 3]
         return "" if better[1] != pair[1] and self._spoken(pair[1] + behind) else better
-
-
-def _pairs(run: str) -> Iterator[str]:
-    return (run[at : at + 2] for at in range(len(run) - 1))
 
 
 def _sounds(pair: str) -> Iterator[tuple[str, str]]:

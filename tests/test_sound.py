@@ -2,6 +2,7 @@
 
 import gzip
 import json
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -17,7 +18,9 @@ TYPOS = Path(__file__).parent.parent / "scripts/training_data/support/typos.json
 @pytest.fixture(scope="module")
 def sounds(desk):
     index = desk.index
-    return Sounds(count_pairs(v.text for row in range(len(index)) for v in index.views(row)))
+    return Sounds(
+        count_pairs([fold(v.text) for row in range(len(index)) for v in index.views(row)])
+    )
 
 
 @pytest.mark.parametrize(
@@ -83,3 +86,14 @@ def test_what_is_spelled_is_the_word_itself(parts):
     word = "".join(parts)
     syllables = spelled(word)
     assert syllables is None or "".join(syllables) == word
+
+
+@given(st.lists(st.text("电话充值a。\n", max_size=12), max_size=9))
+def test_pairs_are_counted_by_the_texts_that_have_them(texts):
+    counts = Counter()
+    for text in texts:
+        pairs = {text[at : at + 2] for at in range(len(text) - 1)}
+        counts.update(pair for pair in pairs if all("\u3400" <= c <= "\u9fff" for c in pair))
+    found = count_pairs(texts)
+    assert found == dict(counts)
+    assert list(found) == sorted(found, key=lambda pair: (-found[pair], pair))

@@ -132,6 +132,7 @@ TEXTS = [
     "充值",
     "",
 ]
+FOLDED = list(map(fold, TEXTS))
 
 
 def bm25(texts, query):
@@ -171,7 +172,7 @@ def test_bm25_of_a_case_worked_by_hand(tmp_path):
     st.text("充值密码甲ab1", max_size=6),
 )
 def test_bm25_agrees_with_brute_force(tmp_path_factory, texts, query):
-    index = Lexical.build(tmp_path_factory.mktemp("lex") / "l", texts)
+    index = Lexical.build(tmp_path_factory.mktemp("lex") / "l", list(map(fold, texts)))
     words = terms(fold(query))
     truth = bm25(texts, words) if any(terms(fold(t)) for t in texts) else [0.0] * len(texts)
     found = dict(pairs(index.search(words, 100)))
@@ -182,7 +183,7 @@ def test_bm25_agrees_with_brute_force(tmp_path_factory, texts, query):
 
 
 def test_lexical_survives_the_disk_and_counts_rows(tmp_path):
-    built = Lexical.build(tmp_path / "lex", TEXTS)
+    built = Lexical.build(tmp_path / "lex", FOLDED)
     again = Lexical.open(tmp_path / "lex")
     assert len(built) == len(again) == len(TEXTS)
     for query in ("密码", "reset", "th-01", "传感器"):
@@ -203,7 +204,7 @@ def test_lexical_survives_the_disk_and_counts_rows(tmp_path):
     ],
 )
 def test_codes_widths_and_traditional_writing_are_found(tmp_path, query, row):
-    rows, _ = Lexical.build(tmp_path / "lex", TEXTS).search(terms(fold(query)), 1)
+    rows, _ = Lexical.build(tmp_path / "lex", FOLDED).search(terms(fold(query)), 1)
     assert rows.tolist() == [row]
 
 
@@ -217,7 +218,8 @@ def test_folding_keeps_the_length_so_offsets_hold(text):
 @given(st.lists(st.sampled_from(TEXTS), min_size=4, max_size=12), st.sets(st.integers(0, 3)))
 def test_the_rows_of_some_passages_are_scored_as_among_all(tmp_path_factory, texts, owners):
     folder = tmp_path_factory.mktemp("lexical")
-    index = Lexical.build(folder / "l", texts, (row // 3 for row in range(len(texts))))
+    owned = (row // 3 for row in range(len(texts)))
+    index = Lexical.build(folder / "l", list(map(fold, texts)), owned)
     query = terms(fold("充值密码怎么办"))
     every = dict(pairs(index.search(query, 100)))
     some = dict(pairs(index.scores(query, owners, 100)))
