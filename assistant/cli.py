@@ -83,6 +83,7 @@ def _parser() -> argparse.ArgumentParser:
     serve = command("serve", _serve, "serve the page")
     serve.add_argument("--host", help="address (127.0.0.1)")
     serve.add_argument("--port", type=int, help="port (7860)")
+    serve.add_argument("--workers", type=int, metavar="N", help="processes that serve (1)")
     people = command("user", _list_users, "add, remove or list the people who may sign in")
     actions = people.add_subparsers(metavar="ACTION", required=True)
     add = actions.add_parser("add", help="add a person, or give one a new password and role")
@@ -98,7 +99,7 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _settings(options: argparse.Namespace) -> Settings:
-    names = ("corpus", "index", "model", "host", "port")
+    names = ("corpus", "index", "model", "host", "port", "workers")
     return load_settings(**{name: getattr(options, name, None) for name in names})
 
 

@@ -202,6 +202,7 @@ class Database:
         self._engine: Engine | None = None
         self._writer: Connection | None = None
         self._left: Mark | None = None  # how the file was when it was last written here
+        self._version = 0  # of the data, as the writer saw it
         self._begun = False
         self._refused: NotSaved | None = None
         self._unreached: NotSaved | None = None
@@ -340,11 +341,23 @@ class Database:
         except OSError:
             return True
 
+    def _accounted(self, writer: Connection) -> bool:
+        """Tell whether another program's commits may account for a change of the file."""
+        try:
+            mark, version = self._file.mark() if self._file else None, _data_version(writer)
+        except (OSError, sqlite3.Error, SQLAlchemyError):
+            return False
+        if not (mark and self._left and mark[:2] == self._left[:2] and version != self._version):
+            return False
+        self._left, self._version = mark, version
+        return True
+
     def _to_write(self) -> Connection:
-        if self._writer is not None and self._touched():
+        if self._writer is not None and self._touched() and not self._accounted(self._writer):
             self.close()
         if self._writer is None:
             self._writer = self._opened().connect().execution_options(immediate=True)
+            self._version = _data_version(self._writer)
         return self._writer
 
     def _opened(self) -> Engine:
@@ -464,6 +477,12 @@ def _engine_of(url: URL) -> Engine:
     event.listen(engine, "connect", _prepare)
     event.listen(engine, "begin", _begin)
     return engine
+
+
+def _data_version(connection: Connection) -> int:
+    """Return a number that changes when another connection has committed."""
+    driver: Any = connection.connection.driver_connection
+    return int(driver.execute("PRAGMA data_version").fetchone()[0])
 
 
 def _prepare(connection: Any, _record: object) -> None:

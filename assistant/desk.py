@@ -55,10 +55,15 @@ class Desk:
         self._contact_notes: tuple[str, ...] = ()
 
     @classmethod
-    def open(cls, settings: Settings | None = None, progress: Progress | None = None) -> "Desk":
+    def open(
+        cls,
+        settings: Settings | None = None,
+        progress: Progress | None = None,
+        encoder: Encoder | None = None,
+    ) -> "Desk":
         """Open the index of the settings, building it first when there is none."""
         settings = settings or load_settings()
-        encoder = open_encoder(settings)
+        encoder = encoder or open_encoder(settings)
         try:
             return cls(settings, encoder)
         except NoIndex:

@@ -65,6 +65,12 @@ def open_encoder(settings: Settings) -> Encoder:
     return TransformerEncoder(str(folder), settings)
 
 
+def is_light(settings: Settings) -> bool:
+    """Tell whether the model that the settings name starts no threads, so that a fork shares it."""
+    folder = Path(settings.model)
+    return folder.is_dir() and _is_static(folder)
+
+
 class StaticEncoder:
     """Serve a StaticEmbedding folder: memory-mapped rows, no torch, about 20 µs a query."""
 

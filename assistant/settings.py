@@ -82,6 +82,12 @@ class Settings(BaseSettings):
     )
     host: str = Field("127.0.0.1", description="address the page is served on")
     port: int = Field(7860, ge=0, le=65535, description="port the page is served on")
+    workers: int = Field(
+        1,
+        ge=1,
+        le=64,
+        description="processes that serve, on Linux and macOS; rates hold across them",
+    )
     allowed_hosts: tuple[str, ...] = Field(
         (), description="more host names that requests may name, for use behind a proxy"
     )
@@ -103,7 +109,9 @@ class Settings(BaseSettings):
     rate_login_per_minute: int = Field(
         10, ge=0, description="sign-ins a minute tried by one client; 0: no limit"
     )
-    max_at_once: int = Field(32, ge=1, description="requests at work at once; others wait")
+    max_at_once: int = Field(
+        32, ge=1, description="requests at work at once in one worker; others wait"
+    )
     max_waiting: int = Field(
         512, ge=0, description="requests that may wait; more are told to come back (503)"
     )

@@ -19,6 +19,7 @@ import pytest
 from histories import Clock, answer, database, handed_over, rows_of, settings
 from sqlalchemy import Engine, event
 
+from assistant.database import Database
 from assistant.history import History, NotFound, NotSaved
 from assistant.schema import MIGRATIONS
 
@@ -505,6 +506,20 @@ def test_a_first_start_has_nothing_to_say(tmp_path):
     history = History.open(settings(tmp_path))
     assert (history.notes, history.saving) == ((), True)
     history.close()
+
+
+def test_what_another_program_commits_is_taken_for_no_damage(history, tmp_path, monkeypatch):
+    """To read a large file through takes longer than a change may wait."""
+    other = History.open(settings(tmp_path))
+    checks, real = [], Database._checked
+    monkeypatch.setattr(
+        Database, "_checked", lambda self, connection: (checks.append(1), real(self, connection))[1]
+    )
+    for i in range(700):
+        keep_all((history, other)[i % 2], ["长" * 2000])
+    assert database(tmp_path).stat().st_size > 1 << 20  # moved out of the log, by one of them
+    assert checks == []
+    other.close()
 
 
 @pytest.mark.parametrize("damaged", [False, True], ids=["no file", "a damaged file"])

@@ -9,9 +9,9 @@ PACKAGE = Path(__file__).parent.parent / "assistant"
 RIVER = """
 errors records settings metrics fold sound screen formats load split embed store lexical generations
 search turns confidence questions calibrate answer evaluate report contacts triage handoff build
-desk kept schema rows postgres database writer history webhook frontdesk
+desk kept schema rows postgres database writer history webhook frontdesk workers
 access gaps proposals stock terminal web.wording web.render web.thread web.problems web.guard
-web.shell web.live web.page web.office_words web.office web.login web.limits web.protocol
+web.shell web.live web.page web.office_words web.office web.login web.limits web.passing web.protocol
 web.samples web.bodies web.facts web.api web.docs web.telemetry web.mcp web.widget
 web.rebuild web.maintain_words web.maintain
 web.evidence web.agent_words web.agent_page web.agent_tickets web.agent web.app web cli

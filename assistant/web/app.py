@@ -2,10 +2,14 @@
 
 import logging
 import os
+import secrets
 import signal
 import socket
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import gradio as gr
 import uvicorn
@@ -16,30 +20,33 @@ from starlette.responses import HTMLResponse, JSONResponse, Response
 
 from assistant.access import Access
 from assistant.desk import Desk
-from assistant.errors import UsageError
+from assistant.embed import Encoder, is_light, open_encoder
+from assistant.errors import AssistantError, UsageError
 from assistant.frontdesk import FrontDesk
 from assistant.history import History
 from assistant.settings import Settings
-from assistant.terminal import Progress
+from assistant.terminal import Progress, safe
 from assistant.web.agent import agent_routes
 from assistant.web.api import api
 from assistant.web.docs import docs
 from assistant.web.guard import Guard, frame_ancestors
-from assistant.web.limits import Limits
+from assistant.web.limits import Limits, Rates, Turns
 from assistant.web.live import restart_on_change
 from assistant.web.login import sign_in_routes
 from assistant.web.maintain import maintain_routes
 from assistant.web.mcp import mount_mcp
 from assistant.web.office import static_routes
 from assistant.web.page import I18N, THEME, build_page
+from assistant.web.passing import Passing, Peers
 from assistant.web.problems import Problems, problem_handlers
 from assistant.web.protocol import server_options
 from assistant.web.render import page_html, source_html, text
 from assistant.web.shell import Shell
-from assistant.web.telemetry import Counted, Telemetry
+from assistant.web.telemetry import Counted, Telemetry, share_metrics
 from assistant.web.widget import widget_routes
 from assistant.web.wording import preferred, say
 from assistant.webhook import Webhook
+from assistant.workers import run_workers
 
 _SOURCE_HEADERS = {
     "content-security-policy": "default-src 'none'; style-src 'unsafe-inline'; base-uri 'none'; "
@@ -47,17 +54,38 @@ _SOURCE_HEADERS = {
 }
 _DRAIN_SECONDS = 5
 _BACKLOG = 2048
+_PATIENCE = 1.5  # of a worker with another, in the seconds that a request may take
 
 
-def create_app(front: FrontDesk, access: Access) -> FastAPI:
+@dataclass(frozen=True, slots=True)
+class Crew:
+    """Hold what the workers of one service have in common, and which of them this one is.
+
+    `metrics` is the folder of their figures, `page` what Gradio's page knows its server by. The
+    encoder is there when a fork can share it.
+    """
+
+    peers: Peers
+    rates: Rates
+    metrics: Path
+    page: int
+    encoder: Encoder | None = None
+
+
+def create_app(front: FrontDesk, access: Access, crew: Crew | None = None) -> FastAPI:
     """Return the application over a desk: the pages of all three, and the doors for programs."""
     app = FastAPI(title="Support assistant", docs_url=None, redoc_url=None, openapi_url=None)
-    telemetry = Telemetry(front)
+    telemetry = Telemetry(front, crew.metrics if crew else None)
+    page = build_page(front)
     # The last one added is the first to see a request.
     app.add_middleware(Shell, ancestors=frame_ancestors(front.settings))
-    app.add_middleware(Limits, settings=front.settings)
+    app.add_middleware(Limits, settings=front.settings, rates=crew.rates if crew else None)
     app.add_middleware(Counted, telemetry=telemetry)
     app.add_middleware(Problems)
+    if crew:
+        page.app_id = crew.page  # else the page takes each worker for a new server
+        patience = _PATIENCE * front.settings.request_seconds
+        app.add_middleware(Passing, peers=crew.peers, seconds=patience)
     app.add_middleware(Guard, settings=front.settings)
     problem_handlers(app)
     sign_in_routes(app, access)
@@ -74,7 +102,7 @@ def create_app(front: FrontDesk, access: Access) -> FastAPI:
     app.add_api_route("/source/{path:path}", source, methods=["GET"], include_in_schema=False)
     mounted: FastAPI = gr.mount_gradio_app(
         app,
-        build_page(front),
+        page,
         path="/",
         footer_links=[],
         run_history=False,
@@ -121,31 +149,79 @@ def _number(words: str | None) -> int:
 def serve(settings: Settings) -> int:
     """Open the desk, building the index when there is none, and serve until stopped."""
     logging.basicConfig(level=logging.INFO, format="%(levelname)s %(name)s: %(message)s")
-    listener = _listen(settings)  # first: a taken port is said before anything is built
+    with _listen(settings) as listener:  # first: a taken port is said before anything is built
+        access = Access.open(settings)
+
+        def announce() -> None:
+            address = _address(listener)
+            print(f"Serving on {address}", flush=True)
+            for role, token in access.first_run.items():
+                print(f"Sign in as {role}: {address}/login?token={token}", flush=True)
+
+        if settings.workers > 1:
+            return _serve_together(settings, listener, access, announce)
+        return _serve(settings, [listener], access, announce)
+
+
+def _serve_together(
+    settings: Settings, listener: socket.socket, access: Access, announce: Callable[[], None]
+) -> int:
+    """Serve by several processes, which take connections from one socket."""
+    if not (hasattr(os, "fork") and hasattr(socket, "AF_UNIX")):
+        raise UsageError("several workers need Linux or macOS: set workers to 1")
+    if not access.lasting:
+        raise UsageError(
+            f"{settings.users.parent} cannot be written to, by which workers tell each other who "
+            "signed out: make it writable, name another file in users, or set workers to 1"
+        )
+    with TemporaryDirectory(prefix="assistant-") as name:
+        folder = Path(name)
+        rates, page = Rates.of(settings, turns=Turns()), secrets.randbits(52)
+        encoder = open_encoder(settings) if is_light(settings) else None
+
+        def work(number: int, ready: Callable[[], None]) -> int:
+            share_metrics(folder, number)
+            peers = Peers(folder, number, settings.workers)
+            crew = Crew(peers, rates, folder, page, encoder)
+            try:
+                return _serve(settings, [listener, peers.listen()], access, ready, crew)
+            except AssistantError as error:
+                print(f"assistant: {safe(str(error))}", file=sys.stderr)
+                return error.exit_code
+
+        return run_workers(settings.workers, work, announce)
+
+
+def _serve(
+    settings: Settings,
+    sockets: Sequence[socket.socket],
+    access: Access,
+    ready: Callable[[], None],
+    crew: Crew | None = None,
+) -> int:
+    """Serve by this process, until it is told to end."""
     with Progress() as progress:
-        desk = Desk.open(settings, progress)
-    access = Access.open(settings)
+        desk = Desk.open(settings, progress, crew.encoder if crew else None)
     history = History.open(settings)
     front = FrontDesk(desk, history)
-    for note in front.notes:
-        print(note, file=sys.stderr)
-    application = create_app(front, access)
-    restart_on_change()
-    address = _address(listener)
-    print(f"Serving on {address}", flush=True)
-    for role, token in access.first_run.items():
-        print(f"Sign in as {role}: {address}/login?token={token}", flush=True)
+    application = create_app(front, access, crew)
     webhook = Webhook(history, settings)
-    webhook.start()
+    if crew is None:
+        restart_on_change()
+    if crew is None or crew.peers.number == 0:
+        webhook.start()
+        for note in front.notes:
+            print(note, file=sys.stderr)
     config = uvicorn.Config(
         application,
         log_level="warning",
         timeout_graceful_shutdown=_DRAIN_SECONDS,
         **server_options(settings),
     )
+    ready()
     # uvicorn drains, then raises the signal anew: to be told to end is no failure
     signal.signal(signal.SIGTERM, lambda *_: None)
-    uvicorn.Server(config).run(sockets=[listener])
+    uvicorn.Server(config).run(sockets=list(sockets))
     webhook.stop()
     history.close()
     return 0
@@ -160,7 +236,8 @@ def _address(listener: socket.socket) -> str:
 
 def _listen(settings: Settings) -> socket.socket:
     family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
-    listener = socket.socket(family, socket.SOCK_STREAM)
+    # named, for asyncio sets TCP_NODELAY on TCP alone, and without it each answer waits 40 ms
+    listener = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
         listener.bind((settings.host, settings.port))

@@ -101,7 +101,7 @@ class Guard:
             return
         if scope["method"] == "HEAD":  # many of Gradio's routes know GET alone
             scope = {**scope, "method": "GET"}  # the server still sends no body
-        await self._app(scope, _replay(taken, receive), sent)
+        await self._app(scope, replay(taken, receive), sent)
 
     def _refuse(self, path: str, headers: Iterable[tuple[bytes, bytes]]) -> Refusal | None:
         given = [(name, value.decode("latin-1").lower()) for name, value in headers]
@@ -144,7 +144,7 @@ class Guard:
         return 413, f"The request is larger than {self._most:,} bytes."
 
 
-def _replay(body: bytes, receive: Receive) -> Receive:
+def replay(body: bytes, receive: Receive) -> Receive:
     """Return a `receive` that gives a body that was read already, then what comes after it."""
     messages: list[Message] = [{"type": "http.request", "body": body, "more_body": False}]
 

@@ -14,14 +14,14 @@ from pydantic import TypeAdapter, ValidationError
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
-from starlette.types import Message, Receive, Scope, Send
+from starlette.types import Receive, Scope, Send
 
 import assistant.web.bodies as bodies
 from assistant.errors import AssistantError, BadInput
 from assistant.frontdesk import FrontDesk
 from assistant.kept import NotFound
 from assistant.settings import Settings
-from assistant.web.guard import EVERYWHERE, known_hosts
+from assistant.web.guard import EVERYWHERE, known_hosts, replay
 from assistant.web.problems import problem, request_id
 
 PATH = "/mcp"
@@ -128,7 +128,7 @@ class _Endpoint:
             refusal = problem(400, "The body is no request of MCP: one JSON-RPC 2.0 object.")
             await refusal(scope, receive, send)
         else:
-            await self._manager.handle_request(scope, _again(body, receive), send)
+            await self._manager.handle_request(scope, replay(body, receive), send)
 
 
 def _is_call(body: bytes) -> bool:
@@ -146,16 +146,6 @@ def _is_call(body: bytes) -> bool:
     except (ValueError, TypeError):
         return False
     return True
-
-
-def _again(body: bytes, receive: Receive) -> Receive:
-    """Return a `receive` that gives a body once more, then what comes after it."""
-    messages: list[Message] = [{"type": "http.request", "body": body, "more_body": False}]
-
-    async def again() -> Message:
-        return messages.pop() if messages else await receive()
-
-    return again
 
 
 def _manager(front: FrontDesk) -> Any:

@@ -2,7 +2,9 @@
 
 import ipaddress
 import logging
+import os
 from collections.abc import Iterator
+from pathlib import Path
 
 from fastapi import FastAPI
 from prometheus_client import (
@@ -12,8 +14,10 @@ from prometheus_client import (
     Histogram,
     ProcessCollector,
     generate_latest,
+    values,
 )
 from prometheus_client.core import GaugeMetricFamily, Metric
+from prometheus_client.multiprocess import MultiProcessCollector
 from prometheus_client.registry import Collector
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
@@ -35,11 +39,24 @@ _PROBE = "客服 support"
 _log = logging.getLogger(__name__)
 
 
-class Telemetry:
-    """Count what is asked and answered; one registry an application."""
+def share_metrics(folder: Path, number: int) -> None:
+    """Keep all that this process counts in files of a folder, beside those of other workers.
 
-    def __init__(self, front: FrontDesk) -> None:
+    They have this worker's number: who replaces it counts on.
+    """
+    os.environ["PROMETHEUS_MULTIPROC_DIR"] = str(folder)
+    values.ValueClass = values.MultiProcessValue(lambda: number)  # type: ignore[no-untyped-call]
+
+
+class Telemetry:
+    """Count what is asked and answered; one registry an application.
+
+    With a folder of `share_metrics` it tells the sums over all workers, and of the process nothing.
+    """
+
+    def __init__(self, front: FrontDesk, shared: Path | None = None) -> None:
         self._front = front
+        self._shared = shared
         self.registry = CollectorRegistry()
         self._asks = Counter(
             "assistant_asks",
@@ -118,7 +135,15 @@ class Telemetry:
         if not (self._front.settings.metrics_open or _is_local(request) or maintains):
             words = "Metrics are for this machine and for maintainers: send a maintainer's token."
             return problem(401, words, {"www-authenticate": 'Bearer realm="assistant"'})
-        return Response(generate_latest(self.registry), media_type=CONTENT_TYPE_LATEST)
+        return Response(generate_latest(self._told()), media_type=CONTENT_TYPE_LATEST)
+
+    def _told(self) -> CollectorRegistry:
+        if self._shared is None:
+            return self.registry
+        registry = CollectorRegistry()
+        MultiProcessCollector(registry, str(self._shared))  # type: ignore[no-untyped-call]
+        registry.register(_State(self._front))
+        return registry
 
 
 class Counted:
