@@ -78,7 +78,9 @@ def heard(client: httpx.Client, name: str, data: list[object], **headers: str) -
     session = os.urandom(8).hex()
     listener = _listeners(str(client.base_url).rstrip("/"))[name]
     body = {"data": data, "fn_index": listener, "session_hash": session}
-    client.post("/gradio_api/queue/join", json=body, headers=headers).raise_for_status()
+    content, kind = json.dumps(body), {"Content-Type": "application/json"}
+    joined = client.post("/gradio_api/queue/join", content=content, headers=kind | headers)
+    joined.raise_for_status()
     found = ""
     with client.stream("GET", "/gradio_api/queue/data", params={"session_hash": session}) as told:
         for line in told.iter_lines():

@@ -39,7 +39,7 @@ from assistant.web.office import static_routes
 from assistant.web.page import I18N, THEME, build_page
 from assistant.web.passing import Passing, Peers
 from assistant.web.problems import Problems, problem_handlers
-from assistant.web.protocol import server_options
+from assistant.web.protocol import Listener, server_options, take_handles
 from assistant.web.render import page_html, source_html, text
 from assistant.web.shell import Shell
 from assistant.web.telemetry import Counted, Telemetry, share_metrics
@@ -149,6 +149,7 @@ def _number(words: str | None) -> int:
 def serve(settings: Settings) -> int:
     """Open the desk, building the index when there is none, and serve until stopped."""
     logging.basicConfig(level=logging.INFO, format="%(levelname)s %(name)s: %(message)s")
+    take_handles()
     with _listen(settings) as listener:  # first: a taken port is said before anything is built
         access = Access.open(settings)
 
@@ -218,10 +219,15 @@ def _serve(
         timeout_graceful_shutdown=_DRAIN_SECONDS,
         **server_options(settings),
     )
-    ready()
+    server = uvicorn.Server(config)
+
+    def end(*_: object) -> None:
+        server.should_exit = True
+
     # uvicorn drains, then raises the signal anew: to be told to end is no failure
-    signal.signal(signal.SIGTERM, lambda *_: None)
-    uvicorn.Server(config).run(sockets=list(sockets))
+    signal.signal(signal.SIGTERM, end)
+    ready()
+    server.run(sockets=list(sockets))
     webhook.stop()
     history.close()
     return 0
@@ -236,8 +242,7 @@ def _address(listener: socket.socket) -> str:
 
 def _listen(settings: Settings) -> socket.socket:
     family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
-    # named, for asyncio sets TCP_NODELAY on TCP alone, and without it each answer waits 40 ms
-    listener = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
+    listener = Listener(family)
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
         listener.bind((settings.host, settings.port))

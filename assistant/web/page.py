@@ -200,7 +200,12 @@ def _answered(
     except Exception:  # the last door before a person: none of this is for their eyes
         _log.exception("a question could not be answered")
         notice = notice_html(say("failed", language), language)
-    return _thread(front, kept) + notice, kept, question
+    return _thread(front, kept) + notice, _whole(kept), _whole(question)
+
+
+def _whole(words: str) -> str:
+    """Return what was sent, to be sent back: text, without halves of characters, as JSON has it."""
+    return words.encode("utf-8", "ignore").decode() if isinstance(words, str) else ""
 
 
 def _thread(front: FrontDesk, kept: str) -> str:
@@ -227,7 +232,8 @@ def _forgotten(front: FrontDesk, kept: str, request: gr.Request) -> tuple[str, s
         return "", "", ""
     except NotSaved as error:
         _log.error("a conversation could not be forgotten: %s", error)
-        return _thread(front, kept) + notice_html(say("not_cleared", language), language), kept, ""
+        notice = notice_html(say("not_cleared", language), language)
+        return _thread(front, kept) + notice, _whole(kept), ""
 
 
 def _language(question: str, request: gr.Request) -> Language:
