@@ -1,6 +1,6 @@
 """Load a server of this machine and print a table: REST at once and sustained, the page, memory.
 
-    python scripts/loadtest.py [--asks 20000] [--json FILE]
+    python scripts/loadtest.py [--asks 20000] [--workers 2] [--json FILE]
 
 It starts its own server on a free port of 127.0.0.1, with a memory of its own and no limit on the
 requests of one client, and ends it again. The client runs on the same cores as the server. Every
@@ -199,12 +199,13 @@ async def together(outcome: Outcome, work: list[Any]) -> None:
 
 
 def resident_mb(process: int) -> float:
-    """Return the resident memory of a process in megabytes."""
+    """Return the resident memory of a process and of those it started, in megabytes."""
     pages = int(Path(f"/proc/{process}/statm").read_text("ascii").split()[1])
-    return pages * os.sysconf("SC_PAGE_SIZE") / 1e6
+    children = Path(f"/proc/{process}/task/{process}/children").read_text("ascii").split()
+    return pages * os.sysconf("SC_PAGE_SIZE") / 1e6 + sum(resident_mb(int(c)) for c in children)
 
 
-def start(folder: str) -> tuple[subprocess.Popen[str], str]:
+def start(folder: str, workers: int = 1) -> tuple[subprocess.Popen[str], str]:
     """Start the server of this repository and return it with its address."""
     variables = {
         "ASSISTANT_INDEX": f"{folder}/index",
@@ -213,6 +214,7 @@ def start(folder: str) -> tuple[subprocess.Popen[str], str]:
         "ASSISTANT_RATE_PER_MINUTE": "0",
     }
     command = [sys.executable, str(REPOSITORY / "app.py"), "--port", "0"]
+    command += ["--workers", str(workers)]
     server = subprocess.Popen(
         command,
         cwd=REPOSITORY,
@@ -265,6 +267,7 @@ async def measure(load: Load, process: int, asks: int) -> dict[str, float]:
 def main() -> int:
     parser = argparse.ArgumentParser(description="Load a server of this machine; print a table.")
     parser.add_argument("--asks", type=int, default=20_000, help="asks of the sustained load")
+    parser.add_argument("--workers", type=int, default=1, help="processes that serve")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures as JSON too")
     options = parser.parse_args()
     paths = sorted((REPOSITORY / "corpus" / "questions").glob("*.yaml"))
@@ -273,7 +276,7 @@ def main() -> int:
         built, _ = start(folder)  # builds the index, which is no part of a start
         end(built)
         begun = time.perf_counter()
-        server, address = start(folder)
+        server, address = start(folder, options.workers)
         try:
             load = Load(address, questions)
             asyncio.run(first_page(load))
