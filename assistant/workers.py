@@ -1,7 +1,8 @@
 """Keep several workers of one service: fork them, replace one that died, end them together.
 
-What a service imports is in memory once, for a fork shares it. The parent starts no thread, as a
-fork copies the locks of threads and not the threads, and does nothing but watch.
+What a service imports is in memory once, for a fork shares it. A fork copies the locks that threads
+hold and not the threads: the parent starts none, and does nothing but watch. (Libraries for numbers
+and for memory may have some: these stop at a fork, by their own doing.)
 """
 
 import gc

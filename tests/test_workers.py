@@ -278,6 +278,15 @@ def only(folder, *numbers):
             os.kill(pid, signal.SIGCONT)
 
 
+def through(folder, number, asking):
+    """Ask while one worker alone can take connections; let the others run to see it answered."""
+    with ThreadPoolExecutor(1) as crowd:
+        with only(folder, number):
+            asked = crowd.submit(asking)
+            time.sleep(0.5)
+        return asked.result()
+
+
 _addresses = iter(range(1, 250))
 
 
@@ -312,7 +321,8 @@ def test_workers_share_the_index_the_program_and_the_model(server, folder):
         sizes = {row.split()[0]: int(row.split()[1]) for row in rows}
         assert sizes["Private_Dirty:"] < 0.45 * sizes["Rss:"]
         assert sizes["Shared_Dirty:"] > 80_000
-    assert len(os.listdir(f"/proc/{server.process.pid}/task")) == 1
+    names = [one.read_text() for one in Path(f"/proc/{server.process.pid}/task").glob("*/comm")]
+    assert len([one for one in names if "jemalloc" not in one]) == 1  # an allocator forks well
 
 
 def test_the_page_is_the_same_whoever_gives_it(server, folder):
@@ -470,11 +480,10 @@ def test_maintainers_work_is_one_whoever_is_asked_and_all_serve_its_result(serve
     )
     maintainer = client_of(server, MAINTAINER)
     before = maintainer.get("/healthz").json()["generation"]
-    with only(folder, 0, 1):
-        assert maintainer.post("/maintain/rebuild").status_code == 303
-    with only(folder, 0, 2), maintainer.stream("GET", "/maintain/rebuild/events") as events:
-        told = [line for line in events.iter_lines() if line.startswith("event:")]
-    assert told[-1] == "event: end"
+    assert through(folder, 1, lambda: maintainer.post("/maintain/rebuild")).status_code == 303
+    told = through(folder, 2, lambda: maintainer.get("/maintain/rebuild/events")).text
+    assert told.count("event: run") > 1
+    assert told.rstrip().splitlines()[-2] == "event: end", told[-300:]
     generations = set()
     for number in range(COUNT):
         with only(folder, number):
