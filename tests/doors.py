@@ -40,9 +40,9 @@ def call(client: httpx.Client, tool: str, arguments: Mapping[str, Any]) -> httpx
     return post(client, "/mcp", message, **MCP)
 
 
-def ask_by_mcp(client: httpx.Client, question: str) -> dict[str, Any]:
-    """Ask by MCP and return the object."""
-    return call(client, "ask", {"question": question}).json()["result"]["structuredContent"]
+def ask_by_mcp(client: httpx.Client, question: str) -> Any:
+    """Ask by MCP and return the object; None when the question was refused."""
+    return call(client, "ask", {"question": question}).json()["result"].get("structuredContent")
 
 
 def ask_by_gradio(client: httpx.Client, question: str) -> dict[str, Any]:
