@@ -5,6 +5,7 @@ import hashlib
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from shutil import copytree
 
@@ -12,11 +13,20 @@ import numpy as np
 
 from assistant import generations
 from assistant.calibrate import background, calibrate
+from assistant.collection import (
+    COLLECTION,
+    collection_name,
+    point_alias,
+    release,
+    require_whole,
+    write_collection,
+)
 from assistant.confidence import Curve
 from assistant.contacts import flag_unlisted, read_contacts
 from assistant.embed import Encoder, Vectors, open_encoder
 from assistant.errors import AssistantError, BadInput, CorpusEmpty, IndexUnusable, QualityDropped
 from assistant.evaluate import recall
+from assistant.fold import fold
 from assistant.load import load_corpus
 from assistant.questions import held_out, question_files
 from assistant.records import Corpus, Skipped, View
@@ -27,7 +37,8 @@ from assistant.search import (
     Index,
     stored_vectors,
     write_background,
-    write_tables,
+    write_rows,
+    write_texts,
 )
 from assistant.settings import Settings
 from assistant.split import chunks as split_chunks
@@ -39,7 +50,7 @@ TABLES = 2
 
 CONFIDENCE = "confidence.json"
 _BATCH = 2048
-_FITTED = (VIEWS, VECTORS, BACKGROUND)
+_FITTED = (VIEWS, VECTORS, COLLECTION, BACKGROUND)
 _RANKING = ("passage_weight", "lexical_weight", "answered_risk", "refused_risk")
 
 Progress = Callable[[str, int, int], None]
@@ -75,7 +86,7 @@ def build(
     """
     started = time.monotonic()
     encoder = encoder or open_encoder(settings)
-    with generations.build(settings.index, keep=settings.keep_generations) as draft:
+    with _drafted(settings) as draft:
         corpus = _load(settings, progress)
         flagged = flag_unlisted(corpus.documents, read_contacts(settings.corpus))
         sections = sum(len(split_sections(document)) for document in corpus.documents)
@@ -90,8 +101,13 @@ def build(
         vectors, reused = _embed(views, encoder, _previous_vectors(settings, encoder), progress)
         progress("write", 0, 0)
         others = encoder.encode_queries(background(settings.corpus))
-        tables = (corpus.documents, chunks, views, vectors, others)
-        write_tables(draft.folder, *tables, settings.precision)
+        folded = [fold(view.text) for view in views]
+        write_texts(draft.folder, corpus.documents, chunks, views, folded, others)
+        if settings.store == "milvus":
+            name = collection_name(draft.id, settings)
+            write_collection(draft.folder, name, settings, chunks, views, folded, vectors)
+        else:
+            write_rows(draft.folder, views, folded, vectors, settings.precision)
         progress("calibrate", 0, 0)
         index = Index(draft.folder, encoder, settings)
         fit_to = {**curve_facts(encoder, settings), **_content(draft.folder)}
@@ -102,12 +118,14 @@ def build(
         counts = {"documents": len(corpus.documents), "passages": len(chunks), "views": len(views)}
         about = {
             "encoder": encoder.name,
+            "store": settings.store,
             "counts": counts,
             "recall@1": quality,
             "corpus": str(settings.corpus.resolve()),
         }
         facts = {**index_facts(encoder, settings), **about}
         generation = draft.commit(corpus=corpus.files, facts=facts)
+        _announce(generation, settings)
     return Report(
         generation=generation.id,
         files=len(corpus.files),
@@ -124,9 +142,9 @@ def build(
 
 def recalibrate(settings: Settings, encoder: Encoder) -> Curve:
     """Fit the curve of the current index anew: the same tables, a new generation."""
-    with generations.build(settings.index, keep=settings.keep_generations) as draft:
+    with _drafted(settings) as draft:
         old = generations.current(settings.index).generation
-        if reason := mismatch(old, encoder, settings):
+        if reason := mismatch(old, encoder, settings) or _elsewhere(old, settings):
             raise IndexUnusable(f"index {old.id}: {reason}. Rebuild with: assistant build")
         copytree(old.folder, draft.folder, dirs_exist_ok=True)
         (draft.folder / generations.MANIFEST).unlink()
@@ -136,8 +154,27 @@ def recalibrate(settings: Settings, encoder: Encoder) -> Curve:
         curve = calibrate(index, encoder, settings, fit_to)
         curve.write(draft.folder / CONFIDENCE)
         facts = {**old.manifest.facts, "recall@1": _quality(index, settings)}
-        draft.commit(corpus=old.manifest.corpus, facts=facts)
+        _announce(draft.commit(corpus=old.manifest.corpus, facts=facts), settings)
     return curve
+
+
+def roll_back(settings: Settings) -> generations.Generation:
+    """Switch to the newest whole generation before the current one."""
+    generation = generations.rollback(settings.index)
+    _announce(generation, settings)
+    return generation
+
+
+def _drafted(settings: Settings) -> contextlib.AbstractContextManager[generations.Draft]:
+    return generations.build(
+        settings.index, settings.keep_generations, partial(release, settings=settings)
+    )
+
+
+def _announce(generation: generations.Generation, settings: Settings) -> None:
+    """Tell Milvus which collection is in use now, where there is one."""
+    if COLLECTION in generation.manifest.files:
+        point_alias(generation.folder, settings)
 
 
 def open_generation(
@@ -150,8 +187,15 @@ def open_generation(
 
 
 def require_fit(generation: generations.Generation, encoder: Encoder, settings: Settings) -> None:
-    """Raise IndexUnusable when a generation, or its curve, is of another model or settings."""
-    if reason := mismatch(generation, encoder, settings) or _foreign(generation, settings):
+    """Raise IndexUnusable when a generation, or its curve, is of another model or settings.
+
+    Also when its collection in Milvus is missing or another; StoreDown when Milvus cannot tell.
+    """
+    if (
+        reason := mismatch(generation, encoder, settings)
+        or _elsewhere(generation, settings)
+        or _foreign(generation, settings)
+    ):
         raise IndexUnusable(f"index {generation.id}: {reason}. Rebuild with: assistant build")
     files = generation.manifest.files
     content = {name: files[name].sha256 for name in _FITTED if name in files}
@@ -163,6 +207,8 @@ def require_fit(generation: generations.Generation, encoder: Encoder, settings: 
                 f"{CONFIDENCE} of index {generation.id} was fitted to {name} = {seen!r}, it is "
                 f"{wanted.get(name)!r} now. Fit it anew with: assistant calibrate"
             )
+    if COLLECTION in files:
+        require_whole(generation.folder, settings)
 
 
 def curve_facts(encoder: Encoder, settings: Settings) -> dict[str, str]:
@@ -192,6 +238,14 @@ def mismatch(generation: generations.Generation, encoder: Encoder, settings: Set
     return ""
 
 
+def _elsewhere(generation: generations.Generation, settings: Settings) -> str:
+    """Return in words that an index is kept in another store; "" when it is not."""
+    built = generation.manifest.facts.get("store", "faiss")
+    if built == settings.store:
+        return ""
+    return f"it was built with store = {built!r}, the settings say {settings.store!r}"
+
+
 def _foreign(generation: generations.Generation, settings: Settings) -> str:
     """Return in words that an index is of another guide; "" for a moved or absent corpus folder."""
     built = generation.manifest.facts.get("corpus")
@@ -206,7 +260,8 @@ def _foreign(generation: generations.Generation, settings: Settings) -> str:
 
 def _content(folder: Path) -> dict[str, str]:
     """Return the hashes of the tables that a curve is fitted to."""
-    return {name: hashlib.sha256((folder / name).read_bytes()).hexdigest() for name in _FITTED}
+    there = [folder / name for name in _FITTED if (folder / name).exists()]
+    return {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in there}
 
 
 def _quality(index: Index, settings: Settings) -> float | None:
@@ -223,7 +278,8 @@ def _compare(quality: float | None, settings: Settings, encoder: Encoder) -> Non
     except AssistantError:
         return
     if not mismatch(old, encoder, settings):
-        with contextlib.suppress(BadInput):  # today's questions may name passages that are new
+        # Today's questions may name passages that are new; the old index may have been lost.
+        with contextlib.suppress(BadInput, IndexUnusable):
             before = _quality(Index(old.folder, encoder, settings), settings)
     if quality is not None and before is not None and quality < before - settings.quality_drop:
         raise QualityDropped(
@@ -251,7 +307,7 @@ def _previous_vectors(settings: Settings, encoder: Encoder) -> dict[str, Vectors
         opened = generations.current(settings.index)
         if mismatch(opened.generation, encoder, settings):
             return {}
-        return stored_vectors(opened.generation.folder)
+        return stored_vectors(opened.generation.folder, settings)
     except AssistantError:
         return {}
 

@@ -275,7 +275,7 @@ def _list_users(options: argparse.Namespace) -> int:
 _PACKAGES = (
     "faiss-cpu gradio langchain-text-splitters numpy sentence-transformers tantivy torch".split()
 )
-_EXTRAS = ("pypdf", "python-docx", "mcp")
+_EXTRAS = ("pypdf", "python-docx", "mcp", "pymilvus")
 
 
 def _doctor(options: argparse.Namespace) -> int:

@@ -14,8 +14,8 @@ from assistant.build import Progress, build, open_generation, require_fit
 from assistant.confidence import Curve
 from assistant.contacts import CONTACTS, Contacts, read_contacts
 from assistant.embed import Encoder, open_encoder
-from assistant.errors import BadInput, IndexUnusable, NoIndex
-from assistant.handoff import Case, case_of, hand_off, lead, steps
+from assistant.errors import BadInput, IndexUnusable, NoIndex, StoreDown
+from assistant.handoff import Case, case_of, hand_off, lead, steps, unsearched
 from assistant.records import Answer, Document, Handoff, Hit, Quote, Ranking
 from assistant.screen import clean, mask_secrets, screen_question
 from assistant.search import Index
@@ -25,6 +25,7 @@ from assistant.turns import RIGHT_TOGETHER, follows, is_short, joined, read_toge
 
 _log = logging.getLogger(__name__)
 _LONGEST_BEFORE = 500
+_UNREAD = (-1, -1)  # the mark of no file: what could not be read is tried again
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,7 +89,8 @@ class Desk:
     def ask(self, question: str, previous: Sequence[str] = ()) -> Answer:
         """Answer a question; `previous` are the questions before it, oldest first.
 
-        Raises BadInput, with a sentence to show, for an empty or overlong question.
+        What cannot be searched for now is `unanswered`. Raises BadInput, with a sentence to show,
+        for an empty or overlong question.
         """
         started = time.perf_counter()
         asked = screen_question(question, self.settings.max_question_chars)
@@ -96,7 +98,12 @@ class Desk:
         # Numbers to be checked are recognised before they are masked; nothing of them is kept.
         if recognised := triage(asked):
             return self._recognised(recognised, masked, started, _before(previous))
-        return self._answer(masked, started, self._current(), _before(previous))
+        opened, before = self._current(), _before(previous)
+        try:
+            return self._answer(masked, started, opened, before)
+        except IndexUnusable as error:
+            _log.error("the search failed: %s", error)
+            return self._unsearched(masked, started, opened, before)
 
     def search(self, question: str, top_k: int = 5) -> list[Hit]:
         """Return the passages found for a question, best first, with raw scores."""
@@ -123,6 +130,8 @@ class Desk:
             try:
                 opened = self._read()
             except IndexUnusable as error:
+                if isinstance(error, StoreDown):
+                    self._stamp = _UNREAD
                 _log.error("generation %s stays in use: %s", self._open.id, error)
                 self._open = replace(self._open, notes=(str(error),))
                 return False
@@ -162,6 +171,20 @@ class Desk:
             message=(lead(case) if handoff else "") or message_for(verdict, language),
             quotes=quotes,
             handoff=handoff,
+            generation=opened.id,
+            elapsed_ms=(time.perf_counter() - started) * 1000,
+        )
+
+    def _unsearched(self, asked: str, started: float, opened: _Open, before: str) -> Answer:
+        """Hand over a question that could not be searched for: Milvus is down, or lost rows."""
+        case = Case("low_confidence", asked, language_of(asked), (), before, opened.id)
+        return Answer(
+            question=asked,
+            verdict="unanswered",
+            confidence=0.0,
+            message=unsearched(case.language),
+            quotes=(),
+            handoff=self._handoff(case, opened),
             generation=opened.id,
             elapsed_ms=(time.perf_counter() - started) * 1000,
         )

@@ -31,6 +31,13 @@ class ModelUnusable(IndexUnusable):
     """Report a model folder that is missing, half copied, altered or not loadable offline."""
 
 
+class StoreDown(IndexUnusable):
+    """Report that the server which holds the index is down, slow, refusing or of another version.
+
+    It may be back any moment: no older index is taken instead.
+    """
+
+
 class BadInput(AssistantError):
     """Report a question or file that cannot be taken as it is."""
 

@@ -9,6 +9,7 @@ process cannot keep. A reader verifies every hash, and falls back to the generat
 import contextlib
 import hashlib
 import json
+import logging
 import os
 import re
 import secrets
@@ -19,7 +20,14 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from assistant.errors import BuildBusy, IndexUnusable, NoIndex, UsageError
+from assistant.errors import (
+    AssistantError,
+    BuildBusy,
+    IndexUnusable,
+    NoIndex,
+    StoreDown,
+    UsageError,
+)
 
 try:
     import fcntl
@@ -31,11 +39,18 @@ CURRENT = "CURRENT"
 MANIFEST = "manifest.json"
 REPAIR = "Rebuild with: assistant build"
 
+_log = logging.getLogger(__name__)
 _GENERATIONS = "generations"
 _LOCK = ".lock"
 _DRAFT = ".tmp"
 _ID = re.compile(r"(\d{6,})-[0-9a-f]{8}")
 _TRIES = 5
+
+Release = Callable[[Path], None]
+"""Gives up what a generation's folder holds elsewhere, before the folder goes.
+
+Raises AssistantError when that cannot be done now: then the folder stays, to be tried again.
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,11 +93,12 @@ class Opened:
 class Draft:
     """A generation that is being built: write files into `folder`, then `commit`."""
 
-    def __init__(self, root: Path, keep: int) -> None:
+    def __init__(self, root: Path, keep: int, release: Release) -> None:
         self._root = root
         self._keep = keep
-        self._id = _next_id(root)
-        self.folder = root / _GENERATIONS / (self._id + _DRAFT)
+        self._release = release
+        self.id = _next_id(root)
+        self.folder = root / _GENERATIONS / (self.id + _DRAFT)
         self.folder.mkdir(parents=True)
 
     def commit(
@@ -99,22 +115,26 @@ class Draft:
         for folder in sorted({path.parent for path in _files(self.folder)} | {self.folder}):
             _sync(folder)
         created = datetime.now(UTC).isoformat(timespec="seconds")
-        manifest = Manifest(FORMAT, self._id, created, files, corpus, facts)
+        manifest = Manifest(FORMAT, self.id, created, files, corpus, facts)
         _write(self.folder / MANIFEST, _sealed(asdict(manifest)))
         _sync(self.folder)
-        check(Generation(self._id, self.folder, manifest))
-        final = self.folder.with_name(self._id)
+        check(Generation(self.id, self.folder, manifest))
+        final = self.folder.with_name(self.id)
         os.rename(self.folder, final)
         self.folder = final
         _sync(final.parent)
         before = pointer(self._root)
-        _point(self._root, self._id)
-        sweep(self._root, self._keep, before)
-        return Generation(self._id, final, manifest)
+        _point(self._root, self.id)
+        sweep(self._root, self._keep, before, self._release)
+        return Generation(self.id, final, manifest)
+
+
+def _nothing(_: Path) -> None:
+    """Release nothing: all that a generation has lies in its folder."""
 
 
 @contextlib.contextmanager
-def build(root: Path, keep: int = 2) -> Iterator[Draft]:
+def build(root: Path, keep: int = 2, release: Release = _nothing) -> Iterator[Draft]:
     """Build a generation under the lock; an error removes the draft and leaves all else as it was.
 
     Raises BuildBusy when another process is building.
@@ -124,13 +144,15 @@ def build(root: Path, keep: int = 2) -> Iterator[Draft]:
     except OSError as error:
         raise IndexUnusable(f"cannot write to {root}: {error.strerror}. {_CHOOSE}") from None
     with _locked(root):
-        _remove_drafts(root)
+        _remove_drafts(root, release)
         try:
-            draft = Draft(root, keep)
+            draft = Draft(root, keep, release)
         except OSError as error:
             raise IndexUnusable(f"cannot write to {root}: {error.strerror}. {_CHOOSE}") from None
         try:
             yield draft
+        except StoreDown as error:
+            raise StoreDown(f"the build stopped: {error}. The index in use is unchanged") from error
         except (OSError, IndexUnusable) as error:
             raise IndexUnusable(
                 f"the build stopped: {error}. The index in use is unchanged. Free some space or "
@@ -138,7 +160,7 @@ def build(root: Path, keep: int = 2) -> Iterator[Draft]:
             ) from error
         finally:
             if draft.folder.suffix == _DRAFT:
-                shutil.rmtree(draft.folder, ignore_errors=True)
+                _remove(draft.folder, release)
 
 
 _CHOOSE = "Choose a writable folder with --index DIR, then: assistant build"
@@ -148,7 +170,8 @@ def current(root: Path, accept: Callable[[Generation], None] = lambda _: None) -
     """Return the generation to use: the current one, or the newest older one that is whole.
 
     `accept` may raise IndexUnusable to refuse a generation that does not fit the settings. Raises
-    NoIndex when nothing was ever built, IndexUnusable when nothing that was built can be used.
+    NoIndex when nothing was ever built, IndexUnusable when nothing that was built can be used, and
+    StoreDown when that cannot be told now.
     """
     for _ in range(_TRIES):
         before = pointer(root)
@@ -176,6 +199,8 @@ def _choose(root: Path, pointed: str | None, accept: Callable[[Generation], None
             if notes:
                 notes.append(f"The generation {name} is used instead.")
             return Opened(generation, tuple(notes))
+        except StoreDown:
+            raise
         except IndexUnusable as error:
             notes.append(str(error))
     raise IndexUnusable(notes[0] if pointed or len(notes) == 1 else " ".join(notes))
@@ -226,7 +251,7 @@ def history(root: Path) -> list[str]:
     return _listed(root)
 
 
-def sweep(root: Path, keep: int, before: str | None = None) -> None:
+def sweep(root: Path, keep: int, before: str | None = None, release: Release = _nothing) -> None:
     """Remove drafts and all but the newest `keep` generations; the current one always stays.
 
     `before` is the generation that was in use before it: what is newer than that was rolled back
@@ -242,14 +267,23 @@ def sweep(root: Path, keep: int, before: str | None = None) -> None:
         gone = root / _GENERATIONS / (name + _DRAFT)
         with contextlib.suppress(OSError):
             os.rename(root / _GENERATIONS / name, gone)
-    _remove_drafts(root)
+    _remove_drafts(root, release)
 
 
-def _remove_drafts(root: Path) -> None:
+def _remove_drafts(root: Path, release: Release) -> None:
     for path in (root / _GENERATIONS).glob("*" + _DRAFT):
-        shutil.rmtree(path, ignore_errors=True)
+        _remove(path, release)
     with contextlib.suppress(OSError):
         (root / (CURRENT + _DRAFT)).unlink()
+
+
+def _remove(folder: Path, release: Release) -> None:
+    try:
+        release(folder)
+    except AssistantError as error:
+        _log.warning("%s stays for now: %s", folder.name, error)
+    else:
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def _listed(root: Path) -> list[str]:

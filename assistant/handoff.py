@@ -344,6 +344,17 @@ def lead(case: Case) -> str:
     return _LEADS[case.reason][language] if case.reason in _LEADS else ""
 
 
+_UNSEARCHED: dict[Language, str] = {
+    "zh": "现在查不了指南，请过一会儿再问一次。",
+    "en": "The guide cannot be searched right now. Please ask again in a moment.",
+}
+
+
+def unsearched(language: Language) -> str:
+    """Return the line above the handoff of a question that could not be searched for."""
+    return _UNSEARCHED[language]
+
+
 def choices(quotes: Sequence[Quote]) -> tuple[str, ...]:
     """Return the sections that a question may mean, as the guide's own headings."""
     return tuple(dict.fromkeys(q.headings[-1] if q.headings else q.title for q in quotes))

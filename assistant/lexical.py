@@ -11,7 +11,7 @@ from collections.abc import Iterable
 from functools import lru_cache, partial
 from itertools import count
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import tantivy
@@ -34,6 +34,27 @@ def _schema() -> tantivy.Schema:
     builder.add_unsigned_field(_ROW, stored=False, indexed=False, fast=True)
     builder.add_text_field(_OWNER, tokenizer_name="raw", index_option="basic")
     return builder.build()
+
+
+class Words(Protocol):
+    """Rank rows by BM25, raw, higher is better; as tantivy has it, whoever works it out."""
+
+    def __len__(self) -> int:
+        """Return the number of rows."""
+
+    def idf(self, term: str) -> float:
+        """Return the BM25 weight of a term; a term that no row has gets the largest."""
+
+    def known(self, term: str) -> bool:
+        """Tell whether any row has the term."""
+
+    def search(self, query_terms: Iterable[str], k: int) -> tuple[Rows, Scores]:
+        """Return rows and their BM25, best first, ties by lower row; at most `k`."""
+
+    def scores(
+        self, query_terms: Iterable[str], owners: Iterable[int], k: int
+    ) -> tuple[Rows, Scores]:
+        """Return the rows of some passages that share a term, and their BM25, best first."""
 
 
 class Lexical:

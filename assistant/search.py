@@ -17,10 +17,11 @@ import numpy as np
 import orjson
 from numpy.typing import NDArray
 
+from assistant.collection import COLLECTION, open_collection
 from assistant.embed import Encoder
 from assistant.errors import IndexUnusable
 from assistant.fold import fold, terms
-from assistant.lexical import Lexical
+from assistant.lexical import Lexical, Words
 from assistant.records import Chunk, Document, Heading, Hit, Ranking, View
 from assistant.settings import Settings
 from assistant.sound import Pairs, Sounds, count_pairs
@@ -111,8 +112,7 @@ class Index:
         self._documents = _Lines(folder / DOCUMENTS)
         self._chunks = _Lines(folder / CHUNKS)
         self._views = _Lines(folder / VIEWS)
-        self._store: Store = FaissStore.open(folder / VECTORS)
-        self._lexical = Lexical.open(folder / LEXICAL)
+        self._store, self._lexical = _open_rows(folder, settings)
         self._rows = _read_rows(folder / ROWS)
         background = FaissStore.open(folder / BACKGROUND)
         everyone = np.arange(len(background))
@@ -122,7 +122,7 @@ class Index:
         self._first = np.searchsorted(self._rows[:, 0], np.arange(len(self._chunks) + 1))
         count = len(self._rows)
         self._narrow: Narrow | None = None
-        if count > _EVERY_VIEW:
+        if count > _EVERY_VIEW and isinstance(self._store, FaissStore):
             self._narrow = Narrow(self._store, np.flatnonzero(self._rows[:, 1] != _SENTENCE))
         self._decoded = self._store.matrix() if count <= _DECODED else None
         self._all = self._members(np.arange(len(self))) if count <= _DECODED else None
@@ -370,8 +370,7 @@ class Index:
     def _cosines(self, views: Rows, near: _Near) -> Vectors:
         if near.cosines is not None:
             return near.cosines[views]
-        some: Vectors = np.vecdot(self._vectors(views), near.vector)
-        return some
+        return self._store.cosines(views, near.vector)
 
     def _vectors(self, views: NDArray[np.int64]) -> Vectors:
         return self._store.vectors(views) if self._decoded is None else self._decoded[views]
@@ -460,14 +459,40 @@ def write_tables(
 
     `background` are the vectors of questions that hardly any guide answers.
     """
+    folded = [fold(view.text) for view in views]
+    write_texts(folder, documents, chunks, views, folded, background)
+    write_rows(folder, views, folded, vectors, precision)
+
+
+def write_texts(
+    folder: Path,
+    documents: Sequence[Document],
+    chunks: Sequence[Chunk],
+    views: Sequence[View],
+    folded: Sequence[str],
+    background: Vectors,
+) -> None:
+    """Write the tables that lie in the folder wherever vectors and words are kept.
+
+    `folded` are the views' texts, folded.
+    """
     _write_lines(folder / DOCUMENTS, documents)
     _write_lines(folder / CHUNKS, chunks)
     _write_lines(folder / VIEWS, views)
     write_background(folder, background)
-    folded = [fold(view.text) for view in views]
     (folder / PAIRS).write_bytes(orjson.dumps(count_pairs(folded)))
     rows = [(v.chunk, _KINDS.index(v.kind), v.start, v.end) for v in views]
     np.array(rows, dtype="<i4").tofile(folder / ROWS)
+
+
+def write_rows(
+    folder: Path,
+    views: Sequence[View],
+    folded: Sequence[str],
+    vectors: Vectors,
+    precision: str,
+) -> None:
+    """Write the vectors and the words of the views into the folder itself."""
     FaissStore.build(vectors, precision).write(folder / VECTORS)
     Lexical.build(folder / LEXICAL, folded, (view.chunk for view in views))
 
@@ -477,11 +502,18 @@ def write_background(folder: Path, vectors: Vectors) -> None:
     FaissStore.build(vectors, "float16").write(folder / BACKGROUND)
 
 
-def stored_vectors(folder: Path) -> dict[str, Vectors]:
+def stored_vectors(folder: Path, settings: Settings) -> dict[str, Vectors]:
     """Return the vector of every view text of a generation, for reuse by the next build."""
     lines = _Lines(folder / VIEWS)
-    vectors = FaissStore.open(folder / VECTORS).vectors(range(len(lines)))
+    vectors = _open_rows(folder, settings)[0].vectors(range(len(lines)))
     return {orjson.loads(line)["text"]: vector for line, vector in zip(lines, vectors, strict=True)}
+
+
+def _open_rows(folder: Path, settings: Settings) -> tuple[Store, Words]:
+    """Open the vectors and the words where the folder says that they are."""
+    if (folder / COLLECTION).exists():
+        return open_collection(folder, settings)
+    return FaissStore.open(folder / VECTORS), Lexical.open(folder / LEXICAL)
 
 
 class _Lines(Sequence[bytes]):

@@ -50,6 +50,23 @@ class Settings(BaseSettings):
     precision: Literal["float32", "float16"] = Field(
         "float32", description="how vectors are kept; float16 halves memory"
     )
+    store: Literal["faiss", "milvus"] = Field(
+        "faiss", description="where vectors and words are kept: in the index folder, or in Milvus"
+    )
+    milvus_uri: str | None = Field(
+        None, description="address of the Milvus server, or a local file ending in .db to try it"
+    )
+    milvus_token: SecretStr | None = Field(
+        None, description="token for Milvus, or user:password; unset: none"
+    )
+    milvus_name: str = Field(
+        "guide",
+        pattern=r"^[A-Za-z_][A-Za-z0-9_]{0,99}$",
+        description="what collections' names begin with, and the alias of the one in use",
+    )
+    milvus_seconds: float = Field(
+        2.0, gt=0, le=600, description="seconds that Milvus has for each step of a search"
+    )
     passage_weight: float = Field(
         0.25,
         ge=0,

@@ -8,7 +8,8 @@ import pytest
 PACKAGE = Path(__file__).parent.parent / "assistant"
 RIVER = """
 errors records settings metrics fold sound screen formats load split embed store lexical generations
-search turns confidence questions calibrate answer evaluate report contacts triage handoff build
+vocabulary milvus collection search turns confidence questions calibrate answer evaluate report
+contacts triage handoff build
 desk kept schema rows postgres database writer history webhook frontdesk workers
 access gaps proposals stock terminal web.wording web.render web.thread web.problems web.guard
 web.shell web.live web.page web.office_words web.office web.login web.limits web.passing web.protocol
@@ -21,6 +22,7 @@ LAZY = {
     "formats": {"markdown_it", "selectolax.lexbor", "pypdf", "pypdf.errors", "docx"},
     "split": {"langchain_text_splitters"},
     "embed": {"sentence_transformers"},
+    "milvus": {"pymilvus", "grpc"},
     "postgres": {"psycopg"},
     "gaps": {"sklearn.cluster"},
     "web.mcp": {

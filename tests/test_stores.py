@@ -8,15 +8,22 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from milvus_server import in_milvus, words_in_milvus
 
 from assistant.errors import IndexUnusable
 from assistant.fold import fold, simplify, terms
 from assistant.lexical import Lexical
 from assistant.store import Coarse, FaissStore, Narrow
+from assistant.vocabulary import Vocabulary
 
 STORES = {
     "float32": (lambda v: FaissStore.build(v), 1e-6),
     "float16": (lambda v: FaissStore.build(v, "float16"), 2e-3),
+    "milvus": (lambda v: in_milvus(v)[0], 1e-6),
+}
+WORDS = {
+    "tantivy": lambda folder, texts, owners=None: Lexical.build(folder, texts, owners),
+    "milvus": lambda folder, texts, owners=None: words_in_milvus(texts, owners),
 }
 
 
@@ -38,7 +45,7 @@ class TestStore:
         agreement = [
             len(set(a) & set(b)) for a, b in zip(found.tolist(), expected.tolist(), strict=True)
         ]
-        assert np.array_equal(found, expected) if kind == "float32" else min(agreement) >= 9
+        assert np.array_equal(found, expected) if kind != "float16" else min(agreement) >= 9
 
     def test_equal_scores_are_ordered_by_row(self, kind):
         rows = np.repeat(unit(3), 5, axis=0)
@@ -52,12 +59,15 @@ class TestStore:
     def test_gives_back_its_vectors_and_survives_the_disk(self, kind, tmp_path):
         build, error = STORES[kind]
         rows = unit(50)
-        store = build(rows)
-        store.write(tmp_path / "v.faiss")
-        again = FaissStore.open(tmp_path / "v.faiss")
+        again = store = build(rows)
+        if isinstance(store, FaissStore):
+            store.write(tmp_path / "v.faiss")
+            again = FaissStore.open(tmp_path / "v.faiss")
         assert (len(again), again.dimensions) == (50, 24)
         assert np.abs(again.vectors([3, 0, 49]) - rows[[3, 0, 49]]).max() < error
         assert np.array_equal(again.matrix(), again.vectors(range(50)))
+        some = np.array([7, 30, 2])
+        assert np.abs(again.cosines(some, rows[4]) - rows[some] @ rows[4]).max() < error
         for one, other in zip(store.search(rows[:5], 7), again.search(rows[:5], 7), strict=True):
             assert np.array_equal(one, other)
 
@@ -157,9 +167,10 @@ def pairs(found):
     return list(zip(rows.tolist(), scores.tolist(), strict=True))
 
 
-def test_bm25_of_a_case_worked_by_hand(tmp_path):
+@pytest.mark.parametrize("kind", WORDS)
+def test_bm25_of_a_case_worked_by_hand(tmp_path, kind):
     """Two texts of one and three terms: N = 2, n(甲) = 1, average length 2."""
-    index = Lexical.build(tmp_path / "lex", ["甲", "乙丙"])
+    index = WORDS[kind](tmp_path / "lex", ["甲", "乙丙"])
     idf = math.log(1 + 1.5 / 1.5)
     expected = idf * 2.2 / (1 + 1.2 * (0.25 + 0.75 * 1 / 2))
     assert pairs(index.search(["甲"], 5)) == [(0, pytest.approx(expected, rel=1e-6))]
@@ -180,6 +191,47 @@ def test_bm25_agrees_with_brute_force(tmp_path_factory, texts, query):
     for row, score in found.items():
         assert score == pytest.approx(truth[row], rel=1e-5)
     assert list(found) == sorted(found, key=lambda row: (-found[row], row))
+
+
+@given(st.lists(st.text("充值密码甲ab1 ", max_size=400), min_size=1, max_size=6))
+@settings(max_examples=25, deadline=None)
+def test_sparse_vectors_multiply_to_the_bm25_of_tantivy(tmp_path_factory, texts):
+    """Of texts of any length: both keep it in one byte."""
+    folder = tmp_path_factory.mktemp("lex")
+    folded = [*map(fold, texts), "充值密码", ""]
+    index = Lexical.build(folder / "l", folded)
+    Vocabulary.build(folded).write(folder / "terms")
+    average = sum(len(terms(text)) for text in folded) / len(folded)
+    vocabulary = Vocabulary.open(folder / "terms", len(folded), average)
+    query = terms("充值密码 ab 没")
+    asked = vocabulary.asked(query)
+    assert all(vocabulary.idf(term) == pytest.approx(index.idf(term)) for term in query)
+    assert all(vocabulary.known(term) == index.known(term) for term in query)
+    found = dict(pairs(index.search(query, 100)))
+    for row, text in enumerate(folded):
+        held = vocabulary.held(text)
+        assert held
+        score = sum(weight * held.get(place, 0) for place, weight in asked.items())
+        assert score == pytest.approx(found.get(row, 0), rel=1e-5)
+
+
+def test_a_vocabulary_of_half_a_file_is_refused(tmp_path):
+    Vocabulary.build(["甲乙"]).write(tmp_path / "terms.bin")
+    (tmp_path / "terms.bin").write_bytes((tmp_path / "terms.bin").read_bytes()[:-1])
+    with pytest.raises(IndexUnusable, match=r"terms\.bin.*assistant build"):
+        Vocabulary.open(tmp_path / "terms.bin", 1, 3.0)
+
+
+def test_a_milvus_finds_words_as_tantivy_does(tmp_path):
+    texts = [*FOLDED, "充值" * 40, *(f"充值密码{'甲' * i}" for i in range(60))]
+    one, other = (build(tmp_path / "lex", texts) for build in WORDS.values())
+    assert len(one) == len(other) == len(texts)
+    for query in ("充值密码", "reset a password", "th-01", "没有的 zzz"):
+        words = terms(fold(query))
+        found = pairs(other.search(words, 20))
+        assert [row for row, _ in found] == [row for row, _ in pairs(one.search(words, 20))]
+        assert [s for _, s in found] == pytest.approx([s for _, s in pairs(one.search(words, 20))])
+        assert [one.known(word) for word in words] == [other.known(word) for word in words]
 
 
 def test_lexical_survives_the_disk_and_counts_rows(tmp_path):
@@ -214,12 +266,16 @@ def test_folding_keeps_the_length_so_offsets_hold(text):
     assert fold(fold(text)) == fold(text)
 
 
+@pytest.mark.parametrize("kind", WORDS)
 @settings(max_examples=25, deadline=None)
-@given(st.lists(st.sampled_from(TEXTS), min_size=4, max_size=12), st.sets(st.integers(0, 3)))
-def test_the_rows_of_some_passages_are_scored_as_among_all(tmp_path_factory, texts, owners):
+@given(
+    texts=st.lists(st.sampled_from(TEXTS), min_size=4, max_size=12),
+    owners=st.sets(st.integers(0, 3)),
+)
+def test_the_rows_of_some_passages_are_scored_as_among_all(tmp_path_factory, kind, texts, owners):
     folder = tmp_path_factory.mktemp("lexical")
     owned = (row // 3 for row in range(len(texts)))
-    index = Lexical.build(folder / "l", list(map(fold, texts)), owned)
+    index = WORDS[kind](folder / "l", list(map(fold, texts)), owned)
     query = terms(fold("充值密码怎么办"))
     every = dict(pairs(index.search(query, 100)))
     some = dict(pairs(index.scores(query, owners, 100)))

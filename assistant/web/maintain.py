@@ -20,7 +20,7 @@ from starlette.responses import HTMLResponse, RedirectResponse, Response, Stream
 
 from assistant import generations, report
 from assistant.access import Person
-from assistant.build import Progress, Report, build, open_generation, require_fit
+from assistant.build import Progress, Report, build, open_generation, require_fit, roll_back
 from assistant.errors import AssistantError, BadInput, BuildBusy, IndexUnusable
 from assistant.evaluate import evaluate
 from assistant.fold import fold
@@ -252,7 +252,7 @@ class _Room:
         """Go back to the newest whole generation before the one in use."""
         if (earlier := self._earlier(self.stock.generations())) and earlier.generation:
             require_fit(earlier.generation, self.front.desk.encoder, self.settings)
-        generations.rollback(self.settings.index)
+        roll_back(self.settings)
         self.front.desk.reload()
         return _to("/maintain#generations")
 
