@@ -10,7 +10,9 @@ code that a model brings along.
 import hashlib
 import json
 import math
-from collections.abc import Sequence
+import re
+from collections.abc import Iterable, Sequence
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -28,6 +30,9 @@ _SAFETENSORS_TYPES: dict[str, np.dtype[Any]] = {
     "F16": np.dtype("<f2"),
     "F32": np.dtype("<f4"),
 }
+# How the shipped model's tokenizer cuts texts.
+_RUNS = r"[\u4e00-\u9fff]+|[a-z]+|[0-9]"
+_CUT = f'Split(pattern=Regex("{_RUNS}"), behavior=Removed, invert=True)'
 _MODEL_FILES = ("*.json", "*.safetensors", "*.txt", "*.model")
 
 
@@ -79,6 +84,8 @@ class StaticEncoder:
         self._rows, self._factors = _map_rows(folder / "model.safetensors")
         self.dimensions = int(self._rows.shape[1])
         self._tokenizer = _read_tokenizer(folder / "tokenizer.json", len(self._rows))
+        self._runs = _runs(self._tokenizer)
+        self._run = lru_cache(maxsize=20_000)(self._run_tokens)
         self._query_prompt, self._document_prompt = _prompts(folder, settings)
         self.fingerprint = _fingerprint(folder, self._query_prompt, self._document_prompt)
 
@@ -91,16 +98,24 @@ class StaticEncoder:
         return self._encode([self._document_prompt + text for text in texts])
 
     def _encode(self, texts: list[str]) -> Vectors:
-        encodings = self._tokenizer.encode_batch_fast(
-            [simplify(text) for text in texts], add_special_tokens=False
-        )
         sums = np.zeros((len(texts), self.dimensions), dtype=np.float32)
-        for row, encoding in enumerate(encodings):
-            if encoding.ids:
-                ids = np.array(encoding.ids)
+        for row, tokens in enumerate(self._tokens(list(map(simplify, texts)))):
+            if tokens:
+                ids = np.array(tokens)
                 rows = self._rows.take(ids, axis=0).astype(np.float32)
                 np.dot(self._factors.take(ids), rows, out=sums[row])
         return _unit(sums)
+
+    def _tokens(self, texts: list[str]) -> Iterable[list[int]]:
+        """Return the tokens of each text, run by run where that is the same: runs come again."""
+        if self._runs is None:
+            encodings = self._tokenizer.encode_batch_fast(texts, add_special_tokens=False)
+            return (encoding.ids for encoding in encodings)
+        plain, runs, tokens_of = self._tokenizer.normalizer.normalize_str, self._runs, self._run
+        return ([i for run in runs.findall(plain(text)) for i in tokens_of(run)] for text in texts)
+
+    def _run_tokens(self, run: str) -> list[int]:
+        return [token.id for token in self._tokenizer.model.tokenize(run)]
 
 
 class TransformerEncoder:
@@ -254,6 +269,12 @@ def _read_tokenizer(path: Path, rows: int) -> Tokenizer:
     tokenizer.no_padding()
     tokenizer.no_truncation()
     return tokenizer
+
+
+def _runs(tokenizer: Tokenizer) -> re.Pattern[str] | None:
+    """Return what cuts a text into runs whose tokens are the text's; None when that is not sure."""
+    known = tokenizer.normalizer is not None and not tokenizer.get_added_tokens_decoder()
+    return re.compile(_RUNS) if known and repr(tokenizer.pre_tokenizer) == _CUT else None
 
 
 def _prompts(folder: Path, settings: Settings) -> tuple[str, str]:

@@ -7,11 +7,11 @@ same offsets of the source. It is never shown: what is quoted is the source.
 import re
 import unicodedata
 from functools import lru_cache
+from operator import add
 
 import opencc
 
 _WORD = re.compile(r"[\u3400-\u9fff]+|[a-z0-9]+(?:[-_.'][a-z0-9]+)*")
-_HAN = re.compile(r"[\u3400-\u9fff]")
 _BOUNDARY = re.compile(r"[a-z]+|[0-9]+")
 
 
@@ -53,12 +53,11 @@ def terms(text: str) -> list[str]:
     """
     found: list[str] = []
     for word in _WORD.findall(text):
-        if _HAN.match(word):
-            found.extend(word)
-            found.extend(word[i : i + 2] for i in range(len(word) - 1))
+        if word[0] >= "\u3400":
+            found += word
+            found += map(add, word, word[1:])
         else:
             found.append(word)
-            parts = _BOUNDARY.findall(word)
-            if len(parts) > 1:
-                found.extend(parts)
+            if not word.isalpha() and len(parts := _BOUNDARY.findall(word)) > 1:
+                found += parts
     return found

@@ -10,9 +10,12 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from safetensors.numpy import load_file
+from tokenizers import Tokenizer
 
 from assistant.embed import StaticEncoder, TransformerEncoder, open_encoder
 from assistant.errors import ModelUnusable
+from assistant.fold import simplify
 from assistant.settings import SHIPPED_MODEL, Settings
 
 TEXTS = [
@@ -39,8 +42,7 @@ def refresh_sums(model):
 
 @settings(max_examples=60, deadline=None)
 @given(st.lists(st.text(max_size=40), max_size=5))
-def test_rows_are_unit_or_zero_and_do_not_depend_on_company(texts):
-    encoder = open_encoder(Settings())
+def test_rows_are_unit_or_zero_and_do_not_depend_on_company(encoder, texts):
     rows = encoder.encode_passages(texts)
     assert rows.shape == (len(texts), encoder.dimensions)
     lengths = np.linalg.norm(rows, axis=1)
@@ -64,6 +66,44 @@ def test_the_static_encoder_gives_sentence_transformers_vectors(encoder):
     ours, theirs = encoder.encode_passages(TEXTS), reference.encode_passages(TEXTS)
     assert np.abs(ours - theirs).max() < 1e-5
     assert reference.fingerprint == encoder.fingerprint
+
+
+class Reference:
+    """Encode by the tokenizer's own tokens of a whole text."""
+
+    def __init__(self, folder):
+        self._tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
+        tensors = load_file(folder / "model.safetensors")
+        self._rows, self._factors = tensors["embeddings"], tensors["weights"]
+
+    def encode(self, text):
+        ids = self._tokenizer.encode(simplify(text), add_special_tokens=False).ids
+        row = self._factors[ids] @ self._rows[ids].astype(np.float32)
+        return row / (np.linalg.norm(row) or 1.0)
+
+
+@pytest.fixture(scope="module")
+def reference():
+    return Reference(SHIPPED_MODEL)
+
+
+@settings(max_examples=300, deadline=None)
+@given(
+    st.text(st.characters(codec="utf-8") | st.sampled_from("充值abc12 ，Ａ①㎏İΣſé-'"), max_size=30)
+)
+def test_a_text_has_the_tokens_that_its_tokenizer_gives(encoder, reference, text):
+    assert np.abs(encoder.encode_queries([text])[0] - reference.encode(text)).max() < 1e-6
+
+
+def test_a_tokenizer_that_cuts_in_another_way_gives_its_tokens_too(model):
+    refresh_sums(model)
+    path = model / "tokenizer.json"
+    values = json.loads(path.read_text("utf-8"))
+    values["pre_tokenizer"] = {"type": "WhitespaceSplit"}
+    path.write_text(json.dumps(values), "utf-8")
+    encoder, reference = open_encoder(Settings(model=str(model))), Reference(model)
+    for text in TEXTS:
+        assert np.abs(encoder.encode_queries([text])[0] - reference.encode(text)).max() < 1e-6
 
 
 def test_the_shipped_folder_is_plain_sentence_transformers(encoder):
