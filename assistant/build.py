@@ -3,7 +3,7 @@
 import contextlib
 import hashlib
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -29,7 +29,7 @@ from assistant.evaluate import recall
 from assistant.fold import fold
 from assistant.load import load_corpus
 from assistant.questions import held_out, question_files
-from assistant.records import Corpus, Skipped, View
+from assistant.records import Chunk, Corpus, Skipped, View
 from assistant.search import (
     BACKGROUND,
     VECTORS,
@@ -56,6 +56,22 @@ _RANKING = ("passage_weight", "lexical_weight", "answered_risk", "refused_risk")
 Progress = Callable[[str, int, int], None]
 """Called with a stage's name, the steps done and the steps in all (0 when not known)."""
 
+Engine = Callable[[Sequence[str]], Iterator[tuple[int, Vectors]]]
+"""Encodes texts and yields parts in any order: the place of its first text, and the vectors."""
+
+
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """Hold what a corpus came to before anything is encoded."""
+
+    corpus: Corpus
+    chunks: list[Chunk]
+    views: list[View]
+
+
+Source = Callable[[Prepared, Progress], tuple[Vectors, int]]
+"""Gives the vector of every view, and tells for how many nothing had to be encoded."""
+
 
 @dataclass(frozen=True, slots=True)
 class Report:
@@ -78,27 +94,23 @@ def build(
     encoder: Encoder | None = None,
     progress: Progress = lambda *_: None,
     force: bool = False,
+    source: Source | None = None,
 ) -> Report:
     """Build a generation from the corpus and switch to it; on any error the old one stays.
 
-    Raises QualityDropped, unless forced, when the labelled questions are answered worse than the
-    setting `quality_drop` allows.
+    `source` gives the vectors; without one this process encodes what it cannot reuse. Raises
+    QualityDropped, unless forced, when the labelled questions are answered worse than the setting
+    `quality_drop` allows.
     """
     started = time.monotonic()
     encoder = encoder or open_encoder(settings)
     with _drafted(settings) as draft:
-        corpus = _load(settings, progress)
+        prepared = prepare(settings, progress)
+        corpus, chunks, views = prepared.corpus, prepared.chunks, prepared.views
         flagged = flag_unlisted(corpus.documents, read_contacts(settings.corpus))
         sections = sum(len(split_sections(document)) for document in corpus.documents)
-        chunks = [
-            chunk
-            for document in corpus.documents
-            for chunk in split_chunks(document, settings.chunk_chars)
-        ]
-        if not chunks:
-            raise CorpusEmpty(f"no passage came out of {settings.corpus}: its files hold no text.")
-        views = make_views(chunks, corpus.variants)
-        vectors, reused = _embed(views, encoder, _previous_vectors(settings, encoder), progress)
+        source = source or encoded_by(one_process(encoder), encoder, settings)
+        vectors, reused = source(prepared, progress)
         progress("write", 0, 0)
         others = encoder.encode_queries(background(settings.corpus))
         folded = [fold(view.text) for view in views]
@@ -138,6 +150,39 @@ def build(
         encoded=len(views) - reused,
         seconds=time.monotonic() - started,
     )
+
+
+def prepare(settings: Settings, progress: Progress) -> Prepared:
+    """Read the corpus and cut it into passages and their views."""
+    corpus = _load(settings, progress)
+    chunks = [
+        chunk
+        for document in corpus.documents
+        for chunk in split_chunks(document, settings.chunk_chars)
+    ]
+    if not chunks:
+        raise CorpusEmpty(f"no passage came out of {settings.corpus}: its files hold no text.")
+    return Prepared(corpus, chunks, make_views(chunks, corpus.variants))
+
+
+def encoded_by(engine: Engine, encoder: Encoder, settings: Settings) -> Source:
+    """Return a source that encodes by an engine what the index in use does not hold."""
+
+    def source(prepared: Prepared, progress: Progress) -> tuple[Vectors, int]:
+        known = _previous_vectors(settings, encoder)
+        return embed(prepared.views, engine, encoder.dimensions, known, progress)
+
+    return source
+
+
+def one_process(encoder: Encoder) -> Engine:
+    """Return the engine that encodes here, batch by batch."""
+
+    def engine(texts: Sequence[str]) -> Iterator[tuple[int, Vectors]]:
+        for begin in range(0, len(texts), _BATCH):
+            yield begin, encoder.encode_passages(texts[begin : begin + _BATCH])
+
+    return engine
 
 
 def recalibrate(settings: Settings, encoder: Encoder) -> Curve:
@@ -312,21 +357,31 @@ def _previous_vectors(settings: Settings, encoder: Encoder) -> dict[str, Vectors
         return {}
 
 
-def _embed(
-    views: Sequence[View], encoder: Encoder, known: dict[str, Vectors], progress: Progress
+def embed(
+    views: Sequence[View],
+    engine: Engine,
+    dimensions: int,
+    known: dict[str, Vectors],
+    progress: Progress,
 ) -> tuple[Vectors, int]:
-    """Return a vector for every view, encoding only texts that are not known yet."""
-    vectors = np.zeros((len(views), encoder.dimensions), dtype=np.float32)
+    """Return a vector for every view, encoding each text once that is not known yet.
+
+    The second value is for how many views nothing had to be encoded. Raises IndexUnusable when the
+    engine leaves texts out.
+    """
+    vectors = np.zeros((len(views), dimensions), dtype=np.float32)
     missing: dict[str, list[int]] = {}
     for row, view in enumerate(views):
         if (vector := known.get(view.text)) is not None:
             vectors[row] = vector
         else:
             missing.setdefault(view.text, []).append(row)
-    texts = list(missing)
-    for begin in range(0, len(texts), _BATCH):
-        batch = texts[begin : begin + _BATCH]
-        for text, vector in zip(batch, encoder.encode_passages(batch), strict=True):
+    texts, done = list(missing), 0
+    for begin, part in engine(texts):
+        for text, vector in zip(texts[begin : begin + len(part)], part, strict=True):
             vectors[missing[text]] = vector
-        progress("embed", min(begin + _BATCH, len(texts)), len(texts))
+        done += len(part)
+        progress("embed", done, len(texts))
+    if done != len(texts):
+        raise IndexUnusable(f"{done} of {len(texts)} texts were encoded. Build again")
     return vectors, len(views) - sum(map(len, missing.values()))

@@ -12,12 +12,12 @@ from typing import Any, get_args
 
 import orjson
 
-from assistant import generations, report
+from assistant import generations, report, shards
 from assistant.access import Role, add_user, list_users, remove_user
-from assistant.build import build, open_generation, recalibrate
+from assistant.build import build, one_process, open_generation, recalibrate
 from assistant.contacts import Contacts, read_contacts
 from assistant.desk import Desk
-from assistant.embed import open_encoder
+from assistant.embed import Encoder, open_encoder
 from assistant.errors import AssistantError, BadInput, IndexUnusable, UsageError
 from assistant.evaluate import evaluate
 from assistant.handoff import hand_off_without_index
@@ -66,6 +66,9 @@ def _parser() -> argparse.ArgumentParser:
     build.add_argument(
         "--force", action="store_true", help="switch even when labelled questions fare worse"
     )
+    build.add_argument("--shard", metavar="I/N", help="only embed the I-th of N parts into --out")
+    build.add_argument("--out", type=Path, metavar="DIR", help="folder of the shards")
+    build.add_argument("--merge", type=Path, metavar="DIR", help="join the shards of a folder")
     ask = command("ask", _ask, "answer a question")
     ask.add_argument("question", nargs="*", help="the question")
     ask.add_argument("--json", action="store_true", help="print the answer as a JSON object")
@@ -107,10 +110,26 @@ def _settings(options: argparse.Namespace) -> Settings:
 
 
 def _build(options: argparse.Namespace) -> int:
+    settings = _settings(options)
+    if bool(options.shard) != bool(options.out) or (options.shard and options.merge):
+        raise UsageError("a part needs both --shard I/N and --out DIR; joining needs --merge DIR")
+    encoder = open_encoder(settings)
+    if options.shard:
+        return _build_shard(options, settings, encoder)
+    source = shards.joined(options.merge, settings, encoder) if options.merge else None
     with Progress() as progress:
-        built = build(_settings(options), progress=progress, force=options.force)
+        built = build(settings, encoder, progress, options.force, source)
     print(report_text(built))
     return WITH_WARNINGS if built.skipped or built.warnings else DONE
+
+
+def _build_shard(options: argparse.Namespace, settings: Settings, encoder: Encoder) -> int:
+    shard, engine = shards.parse(options.shard), one_process(encoder)
+    with Progress() as progress:
+        made = shards.make(shard, options.out, settings, encoder, engine, progress)
+    took = f"made in {made.seconds:.1f} s" if made.seconds is not None else "finished before"
+    print(f"shard {shard}: {made.documents:,} documents, {made.views:,} views, {took}")
+    return DONE
 
 
 # --- ask and search ------------------------------------------------------------------------------

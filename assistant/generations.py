@@ -108,25 +108,36 @@ class Draft:
         check: Callable[[Generation], None] = lambda _: None,
     ) -> Generation:
         """Make the draft durable and current; `check` may raise to leave the old one in use."""
-        files = {}
-        for path in _files(self.folder):
-            _sync(path)
-            files[path.relative_to(self.folder).as_posix()] = _record(path)
-        for folder in sorted({path.parent for path in _files(self.folder)} | {self.folder}):
-            _sync(folder)
-        created = datetime.now(UTC).isoformat(timespec="seconds")
-        manifest = Manifest(FORMAT, self.id, created, files, corpus, facts)
-        _write(self.folder / MANIFEST, _sealed(asdict(manifest)))
-        _sync(self.folder)
+        manifest = seal(self.folder, self.id, corpus, facts)
         check(Generation(self.id, self.folder, manifest))
         final = self.folder.with_name(self.id)
-        os.rename(self.folder, final)
+        put(self.folder, final)
         self.folder = final
-        _sync(final.parent)
         before = pointer(self._root)
         _point(self._root, self.id)
         sweep(self._root, self._keep, before, self._release)
         return Generation(self.id, final, manifest)
+
+
+def seal(folder: Path, id: str, corpus: dict[str, str], facts: dict[str, Any]) -> Manifest:
+    """Make the files of a folder durable and write its manifest last."""
+    files = {}
+    for path in _files(folder):
+        _sync(path)
+        files[path.relative_to(folder).as_posix()] = _record(path)
+    for inner in sorted({path.parent for path in _files(folder)} | {folder}):
+        _sync(inner)
+    created = datetime.now(UTC).isoformat(timespec="seconds")
+    manifest = Manifest(FORMAT, id, created, files, corpus, facts)
+    _write(folder / MANIFEST, _sealed(asdict(manifest)))
+    _sync(folder)
+    return manifest
+
+
+def put(draft: Path, final: Path) -> None:
+    """Give a sealed folder its name, durably; there must be none of that name."""
+    os.rename(draft, final)
+    _sync(final.parent)
 
 
 def _nothing(_: Path) -> None:
@@ -143,7 +154,7 @@ def build(root: Path, keep: int = 2, release: Release = _nothing) -> Iterator[Dr
         (root / _GENERATIONS).mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise IndexUnusable(f"cannot write to {root}: {error.strerror}. {_CHOOSE}") from None
-    with _locked(root):
+    with locked(root / _LOCK):
         _remove_drafts(root, release)
         try:
             draft = Draft(root, keep, release)
@@ -151,9 +162,10 @@ def build(root: Path, keep: int = 2, release: Release = _nothing) -> Iterator[Dr
             raise IndexUnusable(f"cannot write to {root}: {error.strerror}. {_CHOOSE}") from None
         try:
             yield draft
-        except StoreDown as error:
-            raise StoreDown(f"the build stopped: {error}. The index in use is unchanged") from error
-        except (OSError, IndexUnusable) as error:
+        except IndexUnusable as error:
+            unchanged = f"the build stopped: {error}. The index in use is unchanged"
+            raise type(error)(unchanged) from error
+        except OSError as error:
             raise IndexUnusable(
                 f"the build stopped: {error}. The index in use is unchanged. Free some space or "
                 "repair the disk, then: assistant build"
@@ -235,7 +247,7 @@ def pointer(root: Path) -> str | None:
 
 def rollback(root: Path) -> Generation:
     """Switch to the newest whole generation before the current one."""
-    with _locked(root):
+    with locked(root / _LOCK):
         now = pointer(root)
         for name in reversed([n for n in _listed(root) if now is None or n < now]):
             with contextlib.suppress(IndexUnusable):
@@ -302,23 +314,26 @@ def _next_id(root: Path) -> str:
 
 
 @contextlib.contextmanager
-def _locked(root: Path) -> Iterator[None]:
-    """Hold the builder's lock; the kernel frees it when the process ends, however it ends."""
+def locked(path: Path) -> Iterator[None]:
+    """Hold a builder's lock; the kernel frees it when the process ends, however it ends.
+
+    Raises BuildBusy when another process holds it.
+    """
     if fcntl is None:
         raise UsageError(
             "building needs file locks (flock), which this system lacks; use Linux or macOS"
         )
     try:
-        file = os.open(root / _LOCK, os.O_RDWR | os.O_CREAT, 0o644)
+        file = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
     except OSError as error:
-        raise IndexUnusable(f"cannot write to {root}: {error.strerror}. {_CHOOSE}") from None
+        raise IndexUnusable(f"cannot write to {path.parent}: {error.strerror}. {_CHOOSE}") from None
     try:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             since = os.pread(file, 200, 0).decode("utf-8", "replace").strip()
             raise BuildBusy(
-                f"a build is already running in {root} since {since or 'just now'}. "
+                f"a build is already running in {path.parent} since {since or 'just now'}. "
                 "Wait for it to end; its lock is freed even if it is killed."
             ) from None
         with contextlib.suppress(OSError):  # a full disk must not stop what it only describes

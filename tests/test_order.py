@@ -9,7 +9,7 @@ PACKAGE = Path(__file__).parent.parent / "assistant"
 RIVER = """
 errors records settings metrics fold sound screen formats load split embed store lexical generations
 vocabulary milvus collection search turns confidence questions calibrate answer evaluate report
-contacts triage handoff build
+contacts triage handoff build shards
 desk kept schema rows postgres database writer history webhook frontdesk workers
 access gaps proposals stock terminal web.wording web.render web.thread web.problems web.guard
 web.shell web.live web.page web.office_words web.office web.login web.limits web.passing web.protocol
