@@ -3,6 +3,7 @@
 import json
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from itertools import chain
 from typing import Any
 from urllib.parse import quote
 
@@ -90,12 +91,12 @@ def planted(
     """
     turn = turn or begin(client)
     reply_to = (words if reply_to is None else reply_to)[:200]
-    for answer in (
-        *_by_rest(client, turn, words, reply_to),
-        *_by_address(client, turn, quote(words.encode("utf-8", "replace"), safe="")),
-        *_by_form(client, turn, words),
-        *_by_header(client, words),
-        *_by_mcp(client, words),
+    for answer in chain(
+        _by_rest(client, turn, words, reply_to),
+        _by_address(client, turn, quote(words.encode("utf-8", "replace"), safe="")),
+        _by_form(client, turn, words),
+        _by_header(client, words),
+        _by_mcp(client, words),
     ):
         yield answer.url.raw_path.decode(), f"{answer.status_code} {answer.headers} {answer.text}"
     file = {"path": words, "url": words, "meta": {"_type": "gradio.FileData"}}
@@ -156,8 +157,7 @@ def _by_address(client: httpx.Client, turn: Turn, part: str) -> Answers:
     tickets = ("tickets", f"tickets/{turn.number}", f"tickets/{turn.number}/text")
     for path in (*tickets, f"tickets?state={part}", "proposals", f"?path={part}&section={part}"):
         yield client.get(f"/agent/{path}".replace("/?", "?"), headers=AS_AGENT)
-    for path in ("", f"/passages?path={part}", f"/report?days={part}", "/gaps", "/proposals"):
-        yield client.get(f"/maintain{path}", headers=AS_MAINTAINER)
+    yield client.get(f"/maintain/passages?path={part}", headers=AS_MAINTAINER)
 
 
 def _by_form(client: httpx.Client, turn: Turn, words: str) -> Answers:

@@ -4,6 +4,7 @@ Run as a program it takes orders on stdin, a JSON object a line, and answers eac
 forks a program and gives its process id, `ended` gives the exit code of one, null while it runs.
 """
 
+import gc
 import json
 import os
 import signal
@@ -32,6 +33,7 @@ def main() -> None:
     with suppress(ImportError):  # the extra mcp
         import mcp.server.lowlevel
         import mcp.server.streamable_http_manager  # noqa: F401
+    gc.freeze()  # or the first collection of each child would copy all of it
     orders, told = os.fdopen(os.dup(0)), os.fdopen(os.dup(1), "w")
     for line in orders:
         order = json.loads(line)
