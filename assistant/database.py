@@ -7,6 +7,7 @@ later version of the program wrote, or another program, is left alone.
 
 import errno
 import logging
+import math
 import os
 import sqlite3
 import threading
@@ -18,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from sqlalchemy import URL, Connection, Engine, create_engine, event, inspect, make_url
-from sqlalchemy.exc import ArgumentError, SQLAlchemyError
+from sqlalchemy.exc import ArgumentError, OperationalError, SQLAlchemyError
 
 from assistant import postgres
 from assistant.errors import UsageError
@@ -32,7 +33,7 @@ except ImportError:  # not on Windows
 
 _LOCK_SECONDS = 0.8  # how long another program's lock is waited for
 _LOOK_SECONDS = 0.02
-_REST_SECONDS = 1.0  # a server that cannot be reached is not tried more often
+_REST_SECONDS = 0.5  # a server that cannot be reached is not tried more often
 _MOST_CHECKED = 256 << 20  # bytes; to read a larger file through takes seconds
 _MOST_REWRITTEN = 16 << 20  # bytes; rewriting takes 8 ms a megabyte
 _REWRITE_SECONDS = 24 * 3600.0
@@ -206,7 +207,7 @@ class Database:
         self._begun = False
         self._refused: NotSaved | None = None
         self._unreached: NotSaved | None = None
-        self._rest_until = 0.0
+        self._again = 0.0  # when to look next whether the server is back
         self._file_stale = self._log_stale = False  # may hold what was deleted
         self._rewritten = -_REWRITE_SECONDS
 
@@ -217,10 +218,9 @@ class Database:
             with self._opened().connect() as connection:
                 yield connection
         except (SQLAlchemyError, OSError) as error:
-            found = self._refusal(error)
-            if self._file is None and found.reason == "failed":
+            if self._lost(error):
                 self.close()
-            raise found from error
+            raise self._refusal(error) from error
 
     @contextmanager
     def writing(self) -> Iterator[Connection]:
@@ -235,7 +235,7 @@ class Database:
             self._written()
         except (SQLAlchemyError, OSError, NotSaved) as error:
             found = self._refusal(error)
-            if found.reason not in ("locked", "full"):
+            if self._lost(error) or found.reason not in ("locked", "full"):
                 self.close()
             if found.reason == "broken":
                 self._left = None
@@ -375,20 +375,38 @@ class Database:
             return self._open()
 
     def _open_server(self) -> Engine:
-        """Reach for the server, unless that was in vain just now."""
-        if self._unreached and time.monotonic() < self._rest_until:
+        """Reach for the server; once that was in vain, nobody waits for another try."""
+        if self._unreached:
+            if time.monotonic() > self._again:
+                self._again = math.inf  # by one at a time
+                threading.Thread(target=self._look, name="server", daemon=True).start()
             raise self._unreached
         try:
-            engine = self._open()
-        except (SQLAlchemyError, OSError) as error:
-            if not self._unreached:
-                said = " ".join(str(getattr(error, "orig", error)).split())
-                _log.warning("the history's server cannot be used: %s", said)
+            return self._open()
+        except SQLAlchemyError as error:
+            self._lost(error)
+            raise
+
+    def _lost(self, error: Exception) -> bool:
+        """Tell whether an error says that the server is not there; nobody waits for it then."""
+        if self._file or not isinstance(error, OperationalError) or postgres.told(error.orig):
+            return False
+        if not self._unreached:
+            said = " ".join(str(error.orig).split())
+            _log.warning("the history's server cannot be reached: %s", said)
             self._unreached = refusal(error)
-            self._rest_until = time.monotonic() + _REST_SECONDS
-            raise self._unreached from error
-        self._unreached = None
-        return engine
+        return True
+
+    def _look(self) -> None:
+        """See whether the server can be used again."""
+        try:
+            engine = self._open()
+            with self._lock:
+                self._engine, self._unreached = engine, None
+        except (SQLAlchemyError, OSError, NotSaved) as error:
+            _log.info("the history's server is not back: %s", refusal(error).reason)
+        finally:
+            self._again = time.monotonic() + _REST_SECONDS
 
     def _open(self, anew: bool = False) -> Engine:
         """Open the database; one that is damaged is set aside and one begun anew."""

@@ -77,6 +77,11 @@ def require_driver() -> Any:
     return psycopg
 
 
+def told(error: BaseException | None) -> bool:
+    """Tell whether an error is an answer of the server; else it is the way there that failed."""
+    return getattr(error, "sqlstate", None) is not None
+
+
 def reason(error: BaseException) -> str:
     """Return in one word why the server, or the way to it, failed (`database.not_saved`)."""
     return _REASONS.get(getattr(error, "sqlstate", None) or "", "failed")
