@@ -7,14 +7,13 @@ import pytest
 
 PACKAGE = Path(__file__).parent.parent / "assistant"
 RIVER = """
-errors records settings metrics fold sound screen formats load split embed store lexical generations
-vocabulary milvus collection search turns confidence questions calibrate answer evaluate report
-contacts triage handoff build shards
-desk kept schema rows postgres database writer history webhook frontdesk workers
-access gaps proposals stock terminal web.wording web.render web.thread web.problems web.guard
-web.shell web.live web.page web.office_words web.office web.login web.limits web.passing web.protocol
-web.samples web.bodies web.facts web.api web.docs web.telemetry web.mcp web.widget
-web.rebuild web.maintain_words web.maintain
+errors records settings metrics fold sound screen formats load split embed store lexical
+generations vocabulary milvus collection search turns confidence questions calibrate answer
+evaluate report contacts triage handoff build shards desk kept schema rows postgres database
+writer history webhook frontdesk workers access gaps proposals stock terminal web.wording
+web.render web.thread web.problems web.guard web.shell web.live web.page web.office_words
+web.office web.login web.limits web.passing web.protocol web.samples web.bodies web.facts
+web.api web.docs web.telemetry web.mcp web.widget web.rebuild web.maintain_words web.maintain
 web.evidence web.agent_words web.agent_page web.agent_tickets web.agent web.app web cli
 """.split()
 # Imports inside a function: heavy or optional libraries, each in the one place that needs it.
