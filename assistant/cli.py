@@ -14,7 +14,15 @@ import orjson
 
 from assistant import generations, report, shards
 from assistant.access import Role, add_user, list_users, remove_user
-from assistant.build import build, one_process, open_generation, recalibrate
+from assistant.build import (
+    Engine,
+    build,
+    encoded_by,
+    one_process,
+    open_generation,
+    recalibrate,
+)
+from assistant.cluster import RayEngine
 from assistant.contacts import Contacts, read_contacts
 from assistant.desk import Desk
 from assistant.embed import Encoder, open_encoder
@@ -69,6 +77,7 @@ def _parser() -> argparse.ArgumentParser:
     build.add_argument("--shard", metavar="I/N", help="only embed the I-th of N parts into --out")
     build.add_argument("--out", type=Path, metavar="DIR", help="folder of the shards")
     build.add_argument("--merge", type=Path, metavar="DIR", help="join the shards of a folder")
+    build.add_argument("--engine", choices=("ray",), help="encode on a Ray cluster (RAY_ADDRESS)")
     ask = command("ask", _ask, "answer a question")
     ask.add_argument("question", nargs="*", help="the question")
     ask.add_argument("--json", action="store_true", help="print the answer as a JSON object")
@@ -114,17 +123,24 @@ def _build(options: argparse.Namespace) -> int:
     if bool(options.shard) != bool(options.out) or (options.shard and options.merge):
         raise UsageError("a part needs both --shard I/N and --out DIR; joining needs --merge DIR")
     encoder = open_encoder(settings)
+    engine = one_process(encoder)
+    if options.engine == "ray":
+        engine = RayEngine(settings, encoder.fingerprint, encoder.dimensions)
     if options.shard:
-        return _build_shard(options, settings, encoder)
-    source = shards.joined(options.merge, settings, encoder) if options.merge else None
+        return _build_shard(options, settings, encoder, engine)
+    source = encoded_by(engine, encoder, settings)
+    if options.merge:
+        source = shards.joined(options.merge, settings, encoder)
     with Progress() as progress:
         built = build(settings, encoder, progress, options.force, source)
     print(report_text(built))
     return WITH_WARNINGS if built.skipped or built.warnings else DONE
 
 
-def _build_shard(options: argparse.Namespace, settings: Settings, encoder: Encoder) -> int:
-    shard, engine = shards.parse(options.shard), one_process(encoder)
+def _build_shard(
+    options: argparse.Namespace, settings: Settings, encoder: Encoder, engine: Engine
+) -> int:
+    shard = shards.parse(options.shard)
     with Progress() as progress:
         made = shards.make(shard, options.out, settings, encoder, engine, progress)
     took = f"made in {made.seconds:.1f} s" if made.seconds is not None else "finished before"

@@ -7,7 +7,7 @@ import pytest
 
 PACKAGE = Path(__file__).parent.parent / "assistant"
 RIVER = """
-errors records settings metrics fold sound screen formats load split embed store lexical
+errors records settings metrics fold sound screen formats load split embed cluster store lexical
 generations vocabulary milvus collection search turns confidence questions calibrate answer
 evaluate report contacts triage handoff build shards desk kept schema rows postgres database
 writer history webhook frontdesk workers access gaps proposals stock terminal web.wording
@@ -21,6 +21,7 @@ LAZY = {
     "formats": {"markdown_it", "selectolax.lexbor", "pypdf", "pypdf.errors", "docx"},
     "split": {"langchain_text_splitters"},
     "embed": {"sentence_transformers"},
+    "cluster": {"ray", "ray.data"},
     "milvus": {"pymilvus", "grpc"},
     "postgres": {"psycopg"},
     "gaps": {"sklearn.cluster"},
