@@ -558,6 +558,25 @@ def test_hidden_characters_in_a_guide_change_nothing_that_is_found_or_seen(tmp_p
         )
 
 
+# --- T8: files -----------------------------------------------------------------------------------
+
+
+def test_what_looks_like_one_of_gradios_files_is_a_value_like_any_other(place, client):
+    """T8: no file of the server is looked up, copied or told of, whatever listener is sent one."""
+    (place.folder / "secret.txt").write_text("CANARY")
+    (place.folder / "gradio").mkdir(exist_ok=True)
+    paths = ["/etc/passwd", f"{place.folder}/secret.txt", "secret.txt", f"{place.folder}/gradio/x"]
+    with httpx.Client(base_url=place.url, timeout=20, verify=False) as brief:
+        for path in [*paths, "../", "/dev/zero"]:
+            file = {"path": path, "url": path, "meta": {"_type": "gradio.FileData"}}
+            data = (("turn", [file, ""]), ("ask", [[file], ""]), ("resume", [file]))
+            for name, sent in (*data, ("search", [{"a": file}, 3]), ("hand_off", [file, file])):
+                answer = "".join(map(str, heard(brief, name, sent)))
+                assert "CANARY" not in answer.replace(path, "")
+                assert str(REPOSITORY) not in answer
+    assert list((place.folder / "gradio").iterdir()) == []
+
+
 # --- T9, T18: whom it calls ----------------------------------------------------------------------
 
 

@@ -7,6 +7,7 @@ from typing import Any, TypeVar
 import gradio as gr
 import orjson
 from gradio import processing_utils
+from gradio.data_classes import GradioModel, GradioRootModel
 from gradio.events import api
 
 from assistant.answer import Language, language_of
@@ -56,13 +57,14 @@ THEME = gr.themes.Default(
 _WAITING = 256
 _AT_ONCE = 8
 _SHOWN = 20
+_FOUND = 5
 _log = logging.getLogger(__name__)
 
 
 def build_page(front: FrontDesk) -> gr.Blocks:
     """Return the Gradio page over a desk, and its two endpoints for programs."""
     page: gr.Blocks
-    processing_utils.async_ssrf_protected_download = _fetch_nothing
+    processing_utils.async_move_files_to_cache = _as_sent
     with gr.Blocks(title=say("title", "zh"), analytics_enabled=False) as page:
         gr.HTML(_switch(), elem_classes="switch", apply_default_css=False)
         gr.Markdown(I18N("heading"), elem_classes="heading")
@@ -110,16 +112,18 @@ def _listen(
     asked, shown = [question, conversation], [thread, conversation, question]
 
     def ask(words: str, kept: str, request: gr.Request) -> tuple[str, str, str]:
-        return _answered(front, front.ask, words or "", kept, request)
+        return _answered(front, front.ask, _text(words), _text(kept), request)
 
     def hand_off(words: str, kept: str, request: gr.Request) -> tuple[str, str, str]:
-        return _answered(front, front.hand_off, words or _last(front, kept, request), kept, request)
+        kept = _text(kept)
+        words = _text(words) or _last(front, kept, request)
+        return _answered(front, front.hand_off, words, kept, request)
 
     def resume(kept: str, request: gr.Request) -> Any:
-        return _thread(front, kept) or gr.skip()  # who asked meanwhile keeps what came
+        return _thread(front, _text(kept)) or gr.skip()  # who asked meanwhile keeps what came
 
     def forget(kept: str, request: gr.Request) -> tuple[str, str, str]:
-        return _forgotten(front, kept, request)
+        return _forgotten(front, _text(kept), request)
 
     private: dict[str, Any] = {"api_visibility": "private"}
     gr.on([question.submit, ask_button.click], ask, asked, shown, api_name="turn", **private)
@@ -142,13 +146,14 @@ def _endpoints(front: FrontDesk) -> None:
 
     def ask(question: str, conversation: str = "") -> str:
         """Answer a question with the guide's words; give the conversation to follow up."""
-        reply = _or_error(front.ask, question, conversation)
+        reply = _or_error(front.ask, _text(question), _text(conversation))
         kept = {"conversation": reply.conversation, "turn": reply.turn, "saved": reply.saved}
         return orjson.dumps({**orjson.loads(orjson.dumps(reply.answer)), **kept}).decode()
 
-    def search(question: str, top_k: int = 5) -> str:
+    def search(question: str, top_k: int = _FOUND) -> str:
         """Return the passages found, best first, with raw scores."""
-        hits = _or_error(front.search, question, max(1, min(top_k, _SHOWN)))
+        most = max(1, min(top_k, _SHOWN)) if isinstance(top_k, int) else _FOUND
+        hits = _or_error(front.search, _text(question), most)
         return orjson.dumps(hits).decode()
 
     api(ask, api_name="ask")
@@ -163,9 +168,12 @@ def _or_error(call: Callable[..., Found], *values: Any) -> Found:
         raise gr.Error(str(error), print_exception=False) from None
 
 
-async def _fetch_nothing(url: str, cache_dir: str) -> str:
-    """Stand in for Gradio's fetching of what a value names that looks like one of its files."""
-    raise gr.Error("No files are taken here.", print_exception=False)
+async def _as_sent(data: Any, *_: object, **__: object) -> Any:
+    """Stand in for Gradio's look for files, of which the page has none.
+
+    It would fetch the address, or copy the file of this machine, that a value like one names.
+    """
+    return data.model_dump() if isinstance(data, GradioModel | GradioRootModel) else data
 
 
 def _examples(language: Language) -> list[tuple[gr.Button, str]]:
@@ -190,7 +198,7 @@ def _answered(
     """
     language = _language(question, request)
     try:
-        reply = answer_with(question, kept or "")
+        reply = answer_with(question, kept)
         return _thread(front, reply.conversation), reply.conversation, ""
     except BadInput as error:
         notice = notice_html(half(str(error), language), language)
@@ -200,12 +208,12 @@ def _answered(
     except Exception:  # the last door before a person: none of this is for their eyes
         _log.exception("a question could not be answered")
         notice = notice_html(say("failed", language), language)
-    return _thread(front, kept) + notice, _whole(kept), _whole(question)
+    return _thread(front, kept) + notice, kept, question
 
 
-def _whole(words: str) -> str:
-    """Return what was sent, to be sent back: text, without halves of characters, as JSON has it."""
-    return words.encode("utf-8", "ignore").decode() if isinstance(words, str) else ""
+def _text(sent: object) -> str:
+    """Return text that can be sent back: no half of a character, which JSON lacks; else ""."""
+    return sent.encode("utf-8", "ignore").decode() if isinstance(sent, str) else ""
 
 
 def _thread(front: FrontDesk, kept: str) -> str:
@@ -228,12 +236,12 @@ def _last(front: FrontDesk, kept: str, request: gr.Request) -> str:
 def _forgotten(front: FrontDesk, kept: str, request: gr.Request) -> tuple[str, str, str]:
     language = _chosen(request)
     try:
-        front.forget(kept or "")
+        front.forget(kept)
         return "", "", ""
     except NotSaved as error:
         _log.error("a conversation could not be forgotten: %s", error)
         notice = notice_html(say("not_cleared", language), language)
-        return _thread(front, kept) + notice, _whole(kept), ""
+        return _thread(front, kept) + notice, kept, ""
 
 
 def _language(question: str, request: gr.Request) -> Language:
