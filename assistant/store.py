@@ -22,7 +22,7 @@ Rows = NDArray[np.int64]
 
 _LARGEST_BYTES = 64 * 2**30
 _LARGEST_LOOP = 2**31
-_SAMPLE = 10_000
+_SAMPLE, _BLOCK = 10_000, 1000  # rows
 _WIDER = 4
 
 
@@ -201,9 +201,11 @@ class Narrow:
         some = store.vectors(rows[:: len(rows) // _SAMPLE + 1])
         _, directions = np.linalg.eigh(some.T @ some)
         self._onto = np.ascontiguousarray(directions.T[store.dimensions // 2 :])
-        blocks = np.array_split(rows, len(rows) // _SAMPLE + 1)
-        parts = [store.vectors(block) @ self._onto.T for block in blocks]
-        self._coarse = Coarse(np.concatenate(parts), rows)
+        narrow = np.empty((len(rows), len(self._onto)), dtype=np.float32)
+        for begin in range(0, len(rows), _BLOCK):
+            end = begin + _BLOCK
+            narrow[begin:end] = store.vectors(rows[begin:end]) @ self._onto.T
+        self._coarse = Coarse(narrow, rows)
 
     def search(self, query: Vectors, k: int) -> tuple[Scores, Rows]:
         """Return the cosines and rows nearest to one query, best first, ties by lower row."""
