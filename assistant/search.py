@@ -30,7 +30,8 @@ from assistant.store import Coarse, FaissStore, Narrow, Rows, Scores, Store, Vec
 DOCUMENTS, CHUNKS, VIEWS = "documents.jsonl", "chunks.jsonl", "views.jsonl"
 VECTORS, LEXICAL, ROWS = "vectors.faiss", "lexical", "rows.i32"
 BACKGROUND, PAIRS = "background.faiss", "pairs.json"
-_POOL = 32  # candidates beside eight a hit
+_POOL = 32  # views that a leg names beside eight a hit
+_SMALL_POOL = 64  # where words alone name them: looking up what they left out costs more
 _EVERY_VIEW = 100_000  # views up to which each may nominate its passage; above, no sentence does
 _DECODED = 10_000  # views up to which their vectors are kept as they are compared
 _KINDS = ("passage", "sentence", "variant")
@@ -126,6 +127,7 @@ class Index:
             self._narrow = Narrow(self._store, np.flatnonzero(self._rows[:, 1] != _SENTENCE))
         self._decoded = self._store.matrix() if count <= _DECODED else None
         self._all = self._members(np.arange(len(self))) if count <= _DECODED else None
+        self._pool = _POOL if self._all is None else _SMALL_POOL
         self._vector = lru_cache(maxsize=64)(self._encode)
         self._words = lru_cache(maxsize=20_000)(self._read_words)
         self._chunk = lru_cache(maxsize=20_000)(self._read_chunk)
@@ -215,7 +217,7 @@ class Index:
             text=query.ask if sound == folded else sound,
             weights=weights,
             weight=sum(weights.values()),
-            most=_POOL + 8 * top_k + len(query.hidden),
+            most=self._pool + 8 * top_k + len(query.hidden),
             hidden=np.array(sorted(query.hidden), dtype=np.int64),
             unlike=query.unlike,
         )
