@@ -12,6 +12,7 @@ from pathlib import Path
 import httpx
 import pytest
 import uvicorn
+from chromium import chromium, until
 from fastapi import FastAPI
 from hypothesis import HealthCheck, given
 from hypothesis import settings as hypothesis_settings
@@ -889,11 +890,6 @@ def test_every_phrase_is_used_and_every_template_says_nothing_by_itself():
 
 # --- In a browser --------------------------------------------------------------------------------
 
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("chrome")
-FLAGS = (
-    "--headless --no-sandbox --disable-gpu --disable-quic --no-first-run "
-    "--disable-background-networking --disable-component-update --disable-sync"
-).split()
 # The least contrast of every visible text on what lies behind it (WCAG 2: relative luminance).
 CONTRAST = """() => {
   const paint = document.createElement('canvas').getContext('2d', {willReadFrequently: true});
@@ -930,13 +926,8 @@ CONTRAST = """() => {
 @pytest.fixture(scope="module")
 def browser():
     """One browser; of this module alone, since Playwright keeps an event loop running."""
-    playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
-    if CHROMIUM is None:
-        pytest.skip("no chromium is installed")
-    with playwright.sync_playwright() as started:
-        browser = started.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
+    with chromium() as browser:
         yield browser
-        browser.close()
 
 
 @pytest.fixture
@@ -1067,7 +1058,7 @@ def test_a_ticket_is_claimed_noted_and_closed_by_keyboard_alone(office, desk_of)
     page.keyboard.type("解决了")
     tab_to("Close the ticket")
     page.keyboard.press("Enter")
-    page.wait_for_function("document.querySelectorAll('.note').length === 2")
+    until(page, "document.querySelectorAll('.note').length === 2")
     kept = office.front.history.ticket(number)
     assert (kept.state, kept.owner, [one.text for one in kept.notes]) == (
         "closed",

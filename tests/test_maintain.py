@@ -9,6 +9,7 @@ import time
 from pathlib import Path
 
 import pytest
+from chromium import chromium, in_browser
 from fakes import CharacterEncoder
 from faults import FEW
 from maintain_app import create
@@ -683,13 +684,7 @@ def test_no_page_has_a_style_or_script_of_its_own():
 
 # --- A real server, a real browser ---------------------------------------------------------------
 
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("chrome")
-FLAGS = (
-    "--headless --no-sandbox --disable-gpu --disable-quic --no-first-run "
-    "--disable-background-networking --disable-component-update --disable-sync"
-).split()
 PAGES = ("", "/passages", "/report", "/gaps", "/proposals", "/proposals/new", "/rollback")
-in_browser = pytest.mark.skipif(CHROMIUM is None, reason="no chromium is installed")
 
 
 def served(folder):
@@ -712,11 +707,8 @@ def server(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def browser():
-    playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
-    with playwright.sync_playwright() as started:
-        browser = started.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
+    with chromium() as browser:
         yield browser
-        browser.close()
 
 
 @pytest.fixture

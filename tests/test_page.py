@@ -5,17 +5,11 @@ import shutil
 import threading
 
 import pytest
+from chromium import chromium, in_browser, until
 from server import asked, running
 
-playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
 
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("chrome")
-FLAGS = (
-    "--headless --no-sandbox --disable-gpu --disable-quic --no-first-run "
-    "--disable-background-networking --disable-component-update --disable-sync"
-).split()
-
-pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no chromium is installed")
+pytestmark = in_browser
 
 # The server of the command line, with a desk that is slow or broken for some words.
 FAULTY = """
@@ -45,10 +39,8 @@ EXPECTED_WHEN_REFUSED = re.compile("Failed to load resource")
 @pytest.fixture(scope="module")
 def browser():
     """One browser; of this module alone, since Playwright keeps an event loop running."""
-    with playwright.sync_playwright() as started:
-        browser = started.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
+    with chromium() as browser:
         yield browser
-        browser.close()
 
 
 @pytest.fixture(scope="module")
@@ -489,7 +481,7 @@ def test_while_it_looks_the_page_says_so_to_eyes_and_ears(open_page):
     page.wait_for_selector(".state .busy", state="hidden")
     assert page.get_attribute("#answer", "aria-busy") == "false"
     assert page.inner_text("#announce") == page.inner_text("#answer .message >> nth=0")
-    page.wait_for_function("heard.includes('已有回答')")
+    until(page, "heard.includes('已有回答')")
     assert "common." not in page.evaluate("heard")
 
 
@@ -540,7 +532,7 @@ def test_a_lost_connection_is_said_and_the_question_is_not_lost_with_it(open_pag
     assert "请检查网络" in page.inner_text(".state")
     with page.expect_navigation():
         page.context.set_offline(False)
-    page.wait_for_function("document.querySelector('#question textarea')?.value")
+    until(page, "document.querySelector('#question textarea')?.value")
     assert page.input_value("#question textarea") == "忘记登录密码了"
     page.press("#question textarea", "Enter")
     page.wait_for_selector("#answer .quote")

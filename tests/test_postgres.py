@@ -161,7 +161,8 @@ def claimed(number, agent):
 def claim(i):
     barrier.wait()
     for number in map(int, sys.argv[3:]):
-        print(claimed(number, f"agent {sys.argv[2]}-{i}"), number, flush=True)
+        # One write, so that no other thread's line falls between a line and its end.
+        sys.stdout.write(f"{claimed(number, f'agent {sys.argv[2]}-{i}')} {number}\\n")
 
 threads = [threading.Thread(target=claim, args=(i,)) for i in range(10)]
 for thread in threads:

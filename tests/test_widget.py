@@ -7,19 +7,12 @@ import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
+from chromium import chromium, in_browser, until
 from server import running
 
 from assistant.settings import Settings
 from assistant.web.guard import frame_ancestors
 
-playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
-
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("chrome")
-FLAGS = (
-    "--headless --no-sandbox --disable-gpu --disable-quic --no-first-run "
-    "--disable-background-networking --disable-component-update --disable-sync"
-).split()
-in_browser = pytest.mark.skipif(CHROMIUM is None, reason="no chromium is installed")
 
 # Pages of another site: attributes of the tag, language of the page, its policy.
 PAGES = {
@@ -149,10 +142,8 @@ def test_the_script_may_be_loaded_by_other_sites_and_nothing_else_may(server):
 @pytest.fixture(scope="module")
 def browser():
     """One browser; of this module alone, since Playwright keeps an event loop running."""
-    with playwright.sync_playwright() as started:
-        browser = started.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
+    with chromium() as browser:
         yield browser
-        browser.close()
 
 
 @pytest.fixture
@@ -226,9 +217,7 @@ def test_escape_closes_it_from_within_and_without_and_the_focus_comes_back(visit
     assert page.evaluate("document.activeElement.shadowRoot.activeElement.localName") == "iframe"
     frame.locator("#question textarea").focus()
     page.keyboard.press("Escape")
-    page.wait_for_function(
-        "!document.activeElement.shadowRoot?.querySelector('.panel:not([hidden])')"
-    )
+    until(page, "!document.activeElement.shadowRoot?.querySelector('.panel:not([hidden])')")
     assert button.get_attribute("aria-expanded") == "false"
     assert focused(page) == "open"
     page.keyboard.press("Enter")

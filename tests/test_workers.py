@@ -18,9 +18,9 @@ from pathlib import Path
 
 import httpx
 import pytest
+from chromium import chromium, in_browser, until
 from gradio_client import Client
 from server import REPOSITORY, asked, running
-from test_page import CHROMIUM, FLAGS, playwright
 
 from assistant.cli import main
 
@@ -448,10 +448,9 @@ def test_every_program_that_asks_as_the_page_does_is_answered(server):
         assert "充值" in asked(client_of(server), "充值没到账怎么办")
 
 
-@pytest.mark.skipif(CHROMIUM is None, reason="no chromium is installed")
+@in_browser
 def test_in_a_browser_twenty_questions_are_answered(server):
-    with playwright.sync_playwright() as started:
-        browser = started.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
+    with chromium() as browser:
         context = browser.new_context(
             locale="zh-CN", extra_http_headers={"X-Forwarded-For": "198.51.100.7"}
         )
@@ -460,17 +459,12 @@ def test_in_a_browser_twenty_questions_are_answered(server):
         for visit in range(2):
             page.goto(server.url)
             page.wait_for_selector("#ask")
-            page.wait_for_function(
-                "n => document.querySelectorAll('.turn').length === n", arg=10 * visit
-            )
+            until(page, f"document.querySelectorAll('.turn').length === {10 * visit}")
             for number in range(10 * visit + 1, 10 * visit + 11):
                 page.fill("#question textarea", f"充值没到账怎么办 {number}")
                 page.press("#question textarea", "Enter")
-                page.wait_for_function(
-                    "n => document.querySelectorAll('.turn').length === n", arg=number
-                )
+                until(page, f"document.querySelectorAll('.turn').length === {number}")
         assert page.locator(".turn .quote").count() >= 20
-        browser.close()
 
 
 def test_maintainers_work_is_one_whoever_is_asked_and_all_serve_its_result(server, folder):
