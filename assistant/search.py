@@ -348,8 +348,8 @@ class Index:
         return raw
 
     def _coverage(self, row: int, asked: _Asked) -> float:
-        words = self._words(row)
-        return _share((w for term, w in asked.weights.items() if term in words), asked.weight)
+        found = filter(self._words(row).__contains__, asked.weights)
+        return _share(map(asked.weights.__getitem__, found), asked.weight)
 
     def _encode(self, question: str) -> Vectors:
         vector: Vectors = self._encoder.encode_queries([question])[0]

@@ -6,13 +6,13 @@ this package, so it works with the index, the embedding model or the database br
 """
 
 import hashlib
-import itertools
 import json
 import re
 import tomllib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from itertools import combinations, repeat
 from pathlib import Path
 from typing import Literal
 
@@ -74,7 +74,7 @@ def strongest(kind: Literal["urgent", "human"], windows: Sequence[set[str]]) -> 
     Long texts are read through windows, for distress is often one sentence of a story.
     """
     bias, weights = _weights()[kind]
-    return max(bias + sum(weights.get(feature, 0) for feature in window) for window in windows)
+    return max(bias + sum(map(weights.get, window, repeat(0))) for window in windows)
 
 
 def _windows(text: str) -> Iterator[str]:
@@ -92,7 +92,7 @@ def features(folded: str) -> set[str]:
     found = _pieces(_RUN.findall(folded.replace("'", "")))
     found.update(f"@{name}" for names in seen.values() for name in names)
     for group in ("urgent", "human"):
-        found.update(f"@{a}@{b}" for a, b in itertools.combinations(seen[group], 2))
+        found.update(f"@{a}@{b}" for a, b in combinations(seen[group], 2))
     return found
 
 

@@ -156,7 +156,7 @@ class Load:
             connection.close()
         return outcome
 
-    async def sustained(self, number: int, clients: int = 8) -> Outcome:
+    async def sustained(self, number: int, clients: int = 32) -> Outcome:
         """Ask `number` questions by clients that each ask one after another."""
         outcome, left = Outcome(), itertools.count(1)
 
