@@ -3,7 +3,6 @@
 import html
 import json
 import re
-import shutil
 import threading
 import time
 from pathlib import Path

@@ -1,13 +1,11 @@
 """The page as people meet it: a real browser, both languages, light and dark, desk and phone."""
 
 import re
-import shutil
 import threading
 
 import pytest
 from chromium import chromium, in_browser, until
 from server import asked, running
-
 
 pytestmark = in_browser
 

@@ -2,7 +2,6 @@
 
 import json
 import re
-import shutil
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
@@ -12,7 +11,6 @@ from server import running
 
 from assistant.settings import Settings
 from assistant.web.guard import frame_ancestors
-
 
 # Pages of another site: attributes of the tag, language of the page, its policy.
 PAGES = {
