@@ -36,6 +36,17 @@ def until(page: Any, expression: str) -> None:
     a second time, which our pages' content policy forbids.
     """
     latest = time.monotonic() + PATIENCE
-    while not page.evaluate(expression):
+    while not _holds(page, expression):
         assert time.monotonic() < latest, f"never: {expression}"
         page.wait_for_timeout(20)
+
+
+def _holds(page: Any, expression: str) -> bool:
+    from playwright.sync_api import Error
+
+    try:
+        return bool(page.evaluate(expression))
+    except Error as error:
+        if "context was destroyed" in str(error):  # the page is being loaded anew
+            return False
+        raise
