@@ -45,7 +45,7 @@ from assistant.split import chunks as split_chunks
 from assistant.split import sections as split_sections
 from assistant.split import views as make_views
 
-TABLES = 2
+TABLES = 3
 """Version of what the tables mean; raised when splitting, folding or views change."""
 
 CONFIDENCE = "confidence.json"
@@ -132,6 +132,7 @@ def build(
             "encoder": encoder.name,
             "store": settings.store,
             "counts": counts,
+            "compared": index.nomination,
             "recall@1": quality,
             "corpus": str(settings.corpus.resolve()),
         }

@@ -15,6 +15,7 @@ import re
 import secrets
 import shutil
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -227,9 +228,11 @@ def verify(folder: Path) -> Manifest:
             raise IndexUnusable(f"{path} is missing. {REPAIR}")
         if (size := path.stat().st_size) != wanted.size:
             raise IndexUnusable(f"{path} has {size} bytes, expected {wanted.size}. {REPAIR}")
-    for name, wanted in manifest.files.items():
-        if _record(folder / name).sha256 != wanted.sha256:
-            raise IndexUnusable(f"{folder / name} is damaged: its sha256 differs. {REPAIR}")
+    with ThreadPoolExecutor() as pool:  # large files are hashed side by side
+        records = pool.map(_record, [folder / name for name in manifest.files])
+        for seen, (name, wanted) in zip(records, manifest.files.items(), strict=True):
+            if seen.sha256 != wanted.sha256:
+                raise IndexUnusable(f"{folder / name} is damaged: its sha256 differs. {REPAIR}")
     known = {folder / name for name in manifest.files} | {folder / MANIFEST}
     if strange := sorted(set(_files(folder)) - known):
         raise IndexUnusable(f"{strange[0]} does not belong to the index. {REPAIR}")

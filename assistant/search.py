@@ -25,14 +25,25 @@ from assistant.lexical import Lexical, Words
 from assistant.records import Chunk, Document, Heading, Hit, Ranking, View
 from assistant.settings import Settings
 from assistant.sound import Pairs, Sounds, count_pairs
-from assistant.store import Coarse, FaissStore, Narrow, Rows, Scores, Store, Vectors
+from assistant.store import (
+    Coarse,
+    FaissStore,
+    Lists,
+    Narrow,
+    Nominator,
+    Rows,
+    Scores,
+    Store,
+    Vectors,
+)
 
 DOCUMENTS, CHUNKS, VIEWS = "documents.jsonl", "chunks.jsonl", "views.jsonl"
-VECTORS, LEXICAL, ROWS = "vectors.faiss", "lexical", "rows.i32"
+VECTORS, LEXICAL, ROWS, NEAR = "vectors.faiss", "lexical", "rows.i32", "near.faiss"
 BACKGROUND, PAIRS = "background.faiss", "pairs.json"
 _POOL = 32  # views that a leg names beside eight a hit
 _SMALL_POOL = 64  # where words alone name them: looking up what they left out costs more
 _EVERY_VIEW = 100_000  # views up to which each may nominate its passage; above, no sentence does
+_BY_LISTS = 300_000  # views above which only the nearest lists of them are looked at
 _DECODED = 10_000  # views up to which their vectors are kept as they are compared
 _KINDS = ("passage", "sentence", "variant")
 _SENTENCE = _KINDS.index("sentence")
@@ -40,6 +51,8 @@ _BATCH = 16  # questions that share the way through memory
 _SUPPORT = 3
 _CROWD = 5
 _SPANNING = 5
+_ENDS = ".ends"
+_REBUILD = "Rebuild with: assistant build"
 _RIDGE = 0.01  # keeps near-equal views from making the span unstable
 
 Record = TypeVar("Record", Document, Chunk, View)
@@ -120,11 +133,9 @@ class Index:
         self._background = Coarse(background.vectors(everyone), everyone)
         self._sounds = Sounds(_read_pairs(folder / PAIRS))
         self._check()
-        self._first = np.searchsorted(self._rows[:, 0], np.arange(len(self._chunks) + 1))
         count = len(self._rows)
-        self._narrow: Narrow | None = None
-        if count > _EVERY_VIEW and isinstance(self._store, FaissStore):
-            self._narrow = Narrow(self._store, np.flatnonzero(self._rows[:, 1] != _SENTENCE))
+        self._first = np.append(np.flatnonzero(np.diff(self._rows[:, 0], prepend=-1)), count)
+        self._nominator = self._open_nominator()
         self._decoded = self._store.matrix() if count <= _DECODED else None
         self._all = self._members(np.arange(len(self))) if count <= _DECODED else None
         self._pool = _POOL if self._all is None else _SMALL_POOL
@@ -204,10 +215,27 @@ class Index:
 
     def nominate(self, query: Vectors, k: int) -> tuple[Scores, Rows]:
         """Return cosines and rows of the `k` views nearest to a query vector that may nominate."""
-        if self._narrow is not None:
-            return self._narrow.search(query, k)
+        if self._nominator is not None:
+            return self._nominator.search(query, k)
         scores, rows = self._store.search(query[None], k)
         return scores[0], rows[0]
+
+    @property
+    def nomination(self) -> str:
+        """Return in words which views a question is compared with."""
+        if isinstance(self._nominator, Lists):
+            return f"the nearest of {self._nominator.count} lists (IVF)"
+        return "every view" if self._nominator is None else "every view but sentences"
+
+    def _open_nominator(self) -> Nominator | None:
+        """Return what nominates in place of a large store, which would look at every view."""
+        if not isinstance(self._store, FaissStore):
+            return None
+        if (self.folder / NEAR).exists():
+            return Lists.open(self.folder / NEAR, self._store)
+        if len(self._rows) > _EVERY_VIEW:
+            return Narrow(self._store, np.flatnonzero(self._rows[:, 1] != _SENTENCE))
+        return None
 
     def _read(self, query: Query, top_k: int) -> _Asked:
         folded = fold(query.ask)
@@ -388,22 +416,22 @@ class Index:
             LEXICAL: len(self._lexical),
             ROWS: len(self._rows),
         }
-        owners = self._rows[:, 0]
-        first = np.unique(owners, return_index=True)[1]
+        steps = np.diff(self._rows[:, 0], prepend=-1)
+        first = np.flatnonzero(steps)
         if (
             len(set(counts.values())) != 1
-            or (np.diff(owners) < 0).any()
-            or not np.array_equal(owners[first], np.arange(len(self._chunks)))
+            or (steps[first] != 1).any()
+            or len(first) != len(self._chunks)
             or (self._rows[first, 1] != 0).any()
         ):
             raise IndexUnusable(
                 f"the tables of {self.folder.name} are out of step: {counts}, "
-                f"{len(self._chunks)} passages. Rebuild with: assistant build"
+                f"{len(self._chunks)} passages. {_REBUILD}"
             )
         if self._store.dimensions != self._encoder.dimensions:
             raise IndexUnusable(
                 f"{VECTORS} has {self._store.dimensions} dimensions, the model "
-                f"{self._encoder.name} {self._encoder.dimensions}. Rebuild with: assistant build"
+                f"{self._encoder.name} {self._encoder.dimensions}. {_REBUILD}"
             )
 
 
@@ -495,7 +523,12 @@ def write_rows(
     precision: str,
 ) -> None:
     """Write the vectors and the words of the views into the folder itself."""
-    FaissStore.build(vectors, precision).write(folder / VECTORS)
+    store = FaissStore.build(vectors, precision)
+    store.write(folder / VECTORS)
+    if len(views) > _BY_LISTS:
+        kinds = np.array([view.kind for view in views])
+        nominating = np.flatnonzero(kinds != "sentence")
+        Lists.build(store, vectors[nominating], nominating).write(folder / NEAR)
     Lexical.build(folder / LEXICAL, folded, (view.chunk for view in views))
 
 
@@ -519,14 +552,15 @@ def _open_rows(folder: Path, settings: Settings) -> tuple[Store, Words]:
 
 
 class _Lines(Sequence[bytes]):
-    """Give the lines of a file by number without reading it: mapped, with an offset table."""
+    """Give the lines of a file by number without reading it: mapped, with a table of their ends."""
 
     def __init__(self, path: Path) -> None:
         with path.open("rb") as file:
             size = file.seek(0, 2)
             self._data = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) if size else b""
-        ends = np.flatnonzero(np.frombuffer(self._data, dtype=np.uint8) == 10)
-        self._ends: NDArray[np.int64] = ends.astype(np.int64)
+        self._ends: NDArray[np.int64] = np.fromfile(path.with_suffix(_ENDS), dtype="<i8")
+        if size != (self._ends[-1] if len(self._ends) else 0):
+            raise IndexUnusable(f"{path.name} is not what its table of lines says. {_REBUILD}")
 
     def __len__(self) -> int:
         return len(self._ends)
@@ -534,14 +568,16 @@ class _Lines(Sequence[bytes]):
     def __getitem__(self, row: Any) -> Any:
         if not 0 <= row < len(self._ends):
             raise IndexError(row)
-        begin = int(self._ends[row - 1]) + 1 if row else 0
+        begin = int(self._ends[row - 1]) if row else 0
         return self._data[begin : int(self._ends[row])]
 
 
 def _write_lines(path: Path, records: Iterable[Record]) -> None:
+    sizes = []
     with path.open("wb") as file:
         for record in records:
-            file.write(orjson.dumps(record, option=orjson.OPT_APPEND_NEWLINE))
+            sizes.append(file.write(orjson.dumps(record, option=orjson.OPT_APPEND_NEWLINE)))
+    np.cumsum(sizes, dtype="<i8").tofile(path.with_suffix(_ENDS))
 
 
 def _read_rows(path: Path) -> NDArray[np.int32]:
@@ -553,7 +589,7 @@ def _read_rows(path: Path) -> NDArray[np.int32]:
     try:
         return np.fromfile(path, dtype="<i4").reshape(-1, 4)
     except (OSError, ValueError) as error:
-        raise IndexUnusable(f"cannot read {path.name}: {error}. Rebuild: assistant build") from None
+        raise IndexUnusable(f"cannot read {path.name}: {error}. {_REBUILD}") from None
 
 
 def _document(values: dict[str, Any]) -> Document:
@@ -570,7 +606,7 @@ def _read_pairs(path: Path) -> Pairs:
         pairs: Pairs = orjson.loads(path.read_bytes())
         return pairs
     except (OSError, ValueError) as error:
-        raise IndexUnusable(f"cannot read {path.name}: {error}. Rebuild: assistant build") from None
+        raise IndexUnusable(f"cannot read {path.name}: {error}. {_REBUILD}") from None
 
 
 def _share(parts: Iterable[float], whole: float) -> float:

@@ -24,6 +24,9 @@ _LARGEST_BYTES = 64 * 2**30
 _LARGEST_LOOP = 2**31
 _SAMPLE, _BLOCK = 10_000, 1000  # rows
 _WIDER = 4
+_LEARNED_FROM = 40  # rows a list; FAISS warns below 39
+_ROUNDS = 6  # of k-means
+_PROBED = 8  # of so many lists one is read
 
 
 class Store(Protocol):
@@ -79,25 +82,11 @@ class FaissStore:
 
         Processes that open the same file share its memory.
         """
-        faiss.set_deserialization_vector_byte_limit(_LARGEST_BYTES)
-        faiss.set_deserialization_loop_limit(_LARGEST_LOOP)
-        try:
-            index = faiss.read_index(str(path), faiss.IO_FLAG_MMAP_IFC)
-            if not isinstance(index, faiss.IndexIDMap2):
-                raise RuntimeError(f"it holds a {type(index).__name__}")
-            return cls(index)
-        except (RuntimeError, MemoryError) as error:
-            reason = str(error).strip().splitlines()[-1] if str(error) else "out of memory"
-            raise IndexUnusable(
-                f"cannot read {path.name}: {reason}. Rebuild with: assistant build"
-            ) from None
+        return cls(_read(path, faiss.IndexIDMap2))
 
     def write(self, path: Path) -> None:
         """Write the index to a new file; raise OSError when it does not fit."""
-        try:
-            faiss.write_index(self._index, str(path))
-        except RuntimeError as error:
-            raise OSError(errno.EIO, str(error).splitlines()[-1], str(path)) from None
+        _write(self._index, path)
 
     def __len__(self) -> int:
         return int(self._index.ntotal)
@@ -133,6 +122,29 @@ class FaissStore:
         shape = (len(self), self.dimensions)
         numbers: Vectors = faiss.rev_swig_ptr(self._flat.get_xb(), math.prod(shape))
         return np.require(numbers.reshape(shape), requirements="A")
+
+
+def _read(path: Path, kind: Any) -> Any:
+    """Map an index of a kind from its file."""
+    faiss.set_deserialization_vector_byte_limit(_LARGEST_BYTES)
+    faiss.set_deserialization_loop_limit(_LARGEST_LOOP)
+    try:
+        index = faiss.read_index(str(path), faiss.IO_FLAG_MMAP_IFC)
+        if not isinstance(index, kind):
+            raise RuntimeError(f"it holds a {type(index).__name__}")
+        return index
+    except (RuntimeError, MemoryError) as error:
+        reason = str(error).strip().splitlines()[-1] if str(error) else "out of memory"
+        raise IndexUnusable(
+            f"cannot read {path.name}: {reason}. Rebuild with: assistant build"
+        ) from None
+
+
+def _write(index: Any, path: Path) -> None:
+    try:
+        faiss.write_index(index, str(path))
+    except RuntimeError as error:
+        raise OSError(errno.EIO, str(error).splitlines()[-1], str(path)) from None
 
 
 def _floats(halves: NDArray[np.int16]) -> Vectors:
@@ -189,8 +201,18 @@ def _to_eight_bits(most: Any) -> Any:
     return np.float32(127) / np.maximum(most, np.float32(1e-6))
 
 
+class Nominator(Protocol):
+    """Find candidates among some rows of a large store without looking at each."""
+
+    def search(self, query: Vectors, k: int) -> tuple[Scores, Rows]:
+        """Return the cosines and rows nearest to one query, best first, ties by lower row.
+
+        The cosines are exact; a near row may be missing. Fewer than `k` when fewer were looked at.
+        """
+
+
 class Narrow:
-    """Find candidates among some rows of a large store: in half the dimensions, then in full.
+    """Nominate in half the dimensions, then in full.
 
     Kept are the directions along which the rows spread most (principal components), in eight bits;
     of the best `_WIDER` times as many as are wanted the exact cosines decide.
@@ -208,9 +230,66 @@ class Narrow:
         self._coarse = Coarse(narrow, rows)
 
     def search(self, query: Vectors, k: int) -> tuple[Scores, Rows]:
-        """Return the cosines and rows nearest to one query, best first, ties by lower row."""
+        """Compare with every row roughly, with the best exactly."""
         narrow = np.vecdot(self._onto, query)  # `@` would wake a team of threads
-        rows = np.sort(self._coarse.search(narrow[None], _WIDER * k)[1][0])
-        scores = np.vecdot(self._store.vectors(rows), query)
-        best = np.argsort(-scores, kind="stable")[:k]
-        return scores[best], rows[best]
+        rows = self._coarse.search(narrow[None], _WIDER * k)[1][0]
+        return _exactly(self._store, rows, query, k)
+
+
+class Lists:
+    """Nominate from the lists whose middles are nearest (IVF: Sivic & Zisserman 2003), mapped.
+
+    The rows lie in the lists in eight bits, so that a question reads a part of the file only.
+    """
+
+    def __init__(self, store: Store, index: Any) -> None:
+        self._store = store
+        self._index = index
+
+    @classmethod
+    def build(cls, store: Store, vectors: Vectors, rows: Rows) -> "Lists":
+        """Take rows of a store and their vectors, and learn lists from some of them."""
+        count = max(1, min(4 * math.isqrt(len(rows)), len(rows) // _LEARNED_FROM))
+        middles = faiss.IndexFlatIP(vectors.shape[1])
+        index = faiss.IndexIVFScalarQuantizer(
+            middles,
+            vectors.shape[1],
+            count,
+            faiss.ScalarQuantizer.QT_8bit,
+            faiss.METRIC_INNER_PRODUCT,
+            False,  # rows as they are, not as they differ from the middle of their list
+        )
+        index.cp.max_points_per_centroid = _LEARNED_FROM
+        index.cp.niter = _ROUNDS
+        index.cp.spherical = True
+        index.train(vectors[:: max(1, len(vectors) // (_LEARNED_FROM * count))])
+        index.add_with_ids(vectors, rows)
+        index.nprobe = -(-count // _PROBED)
+        return cls(store, index)
+
+    @classmethod
+    def open(cls, path: Path, store: Store) -> "Lists":
+        """Map what `write` wrote; the file's hash must have been checked before."""
+        return cls(store, _read(path, faiss.IndexIVFScalarQuantizer))
+
+    def write(self, path: Path) -> None:
+        """Write the lists to a new file; raise OSError when they do not fit."""
+        _write(self._index, path)
+
+    @property
+    def count(self) -> int:
+        """Return the number of lists."""
+        return int(self._index.nlist)
+
+    def search(self, query: Vectors, k: int) -> tuple[Scores, Rows]:
+        """Compare with the rows of the nearest lists roughly, with the best exactly."""
+        rows = _searched(self._index, query[None], _WIDER * k)[1][0]
+        return _exactly(self._store, rows[rows >= 0], query, k)
+
+
+def _exactly(store: Store, rows: Rows, query: Vectors, k: int) -> tuple[Scores, Rows]:
+    """Return the best of some rows by their exact cosines."""
+    rows = np.sort(rows)
+    scores = store.cosines(rows, query)
+    best = np.argsort(-scores, kind="stable")[:k]
+    return scores[best], rows[best]

@@ -1,14 +1,19 @@
 #!/usr/bin/env python
 """Measure speed and memory: a table, and with --json FILE an object.
 
+    python scripts/benchmark.py [--guide-only]       the shipped guide, and 100,000 passages
+    python scripts/benchmark.py --scale              10,000 to 1,000,000 views
+    python scripts/benchmark.py --peers              what else a user could pick (extra `peers`)
+
 Every figure of a process (cold start, peak or resident memory) is taken from a process of its own.
-The large corpus is made of paragraphs of the training pairs, one passage each; without that folder
+A large corpus is made of paragraphs of the training pairs, one passage each; without that folder
 only the shipped guide is measured.
 """
 
 import argparse
 import gzip
 import json
+import multiprocessing
 import os
 import platform
 import statistics
@@ -16,6 +21,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -24,12 +30,12 @@ from numpy.typing import NDArray
 
 from assistant import generations
 from assistant.desk import Desk
-from assistant.embed import Encoder, open_encoder
+from assistant.embed import open_encoder
 from assistant.fold import fold, terms
 from assistant.lexical import Lexical
 from assistant.questions import read_questions
 from assistant.records import View
-from assistant.search import LEXICAL, VECTORS, Index, fuse, mix, pool
+from assistant.search import LEXICAL, VECTORS, fuse, mix, pool
 from assistant.settings import Settings
 from assistant.store import FaissStore
 from assistant.terminal import Progress
@@ -40,6 +46,8 @@ _A_FILE = 250
 _TRIES = 7
 _POOL = 100
 _EXACT_QUESTIONS = 60
+_VIEWS_A_PASSAGE = 5.67  # of this corpus
+_SCALE = (10_000, 100_000, 300_000, 1_000_000)
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,12 +76,12 @@ def run(arguments: Sequence[str], output: Path) -> Run:
     return Run(wall, used.ru_utime + used.ru_stime, used.ru_maxrss / 1024)
 
 
-def median_ms(
+def timed_ms(
     ask: Callable[[str], object],
     questions: Sequence[str],
     clock: Callable[[], float] = time.perf_counter,
-) -> float:
-    """Return the median milliseconds of a call over the questions, after some to warm up with.
+) -> NDArray[np.float64]:
+    """Return the milliseconds of each call over the questions, after some to warm up with.
 
     `clock` may count this thread's own time, which other programs on the machine lengthen less.
     """
@@ -84,7 +92,16 @@ def median_ms(
         begin = clock()
         ask(question)
         taken.append((clock() - begin) * 1000)
-    return statistics.median(taken)
+    return np.array(taken)
+
+
+def median_ms(
+    ask: Callable[[str], object],
+    questions: Sequence[str],
+    clock: Callable[[], float] = time.perf_counter,
+) -> float:
+    """Return the median milliseconds of a call over the questions."""
+    return float(np.median(timed_ms(ask, questions, clock)))
 
 
 def places(settings: Settings) -> list[str]:
@@ -182,33 +199,62 @@ def _repeated(texts: Sequence[str], number: int) -> str:
     return f"{again}:{number} {text}" if again else text
 
 
-def measure_large(folder: Path, training: Path, passages: int) -> dict[str, float]:
-    """Measure building, opening and asking a corpus of many passages."""
+def measure_large(
+    folder: Path, training: Path, passages: int, workers: Sequence[int] = (1,)
+) -> dict[str, float]:
+    """Measure building, opening and asking a corpus of many passages.
+
+    Asked is by one process and then by as many at once as `workers` says.
+    """
     settings = Settings(corpus=folder / "large", index=folder / "large-index", precision="float16")
     questions = write_corpus(settings.corpus, training, passages)
     os.environ["ASSISTANT_PRECISION"] = settings.precision
     built = run(["build", *places(settings)], folder / "log")
+    facts = generations.current(settings.index).generation.manifest.facts
+    figures = {
+        "passages": passages,
+        "views": facts["counts"]["views"],
+        "build_views_per_s": facts["counts"]["views"] / built.cpu_s,
+        "build_s": built.wall_s,
+        "build_peak_mb": built.peak_mb,
+        "disk_mb": sum(p.stat().st_size for p in settings.index.rglob("*") if p.is_file()) / 2**20,
+    }
+    for count in workers:
+        with ProcessPoolExecutor(count, multiprocessing.get_context("spawn")) as pool:
+            asked = list(pool.map(ask_large, [settings] * count, [questions] * count))
+            mean = {key: statistics.mean(one[key] for one in asked) for key in asked[0]}
+        if count == 1:
+            figures |= mean
+        else:
+            figures |= {
+                f"{count}_processes_p50_ms": mean["p50_ms"],
+                f"{count}_processes_asks_per_s": sum(one["asks_per_s"] for one in asked),
+                f"{count}_processes_own_mb_each": mean["own_mb"],
+            }
+    with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
+        figures["recall"] = pool.submit(recall, settings, questions[:_EXACT_QUESTIONS]).result()
+    return figures
+
+
+def ask_large(settings: Settings, questions: Sequence[str]) -> dict[str, float]:
+    """Open a large index in this process and ask; say what that took."""
     encoder = open_encoder(settings)
     before = resident_mb()
     began = time.perf_counter()
     desk = Desk(settings, encoder)
     opened = time.perf_counter() - began
-    asked = median_ms(desk.ask, questions)
-    used = median_ms(desk.ask, questions, time.thread_time)
+    taken = timed_ms(desk.ask, questions)
     return {
-        "passages": len(desk.index),
-        "views": desk.index.view_count,
-        "build_views_per_s": desk.index.view_count / built.cpu_s,
-        "build_s": built.wall_s,
-        "build_peak_mb": built.peak_mb,
-        "disk_mb": sum(p.stat().st_size for p in settings.index.rglob("*") if p.is_file()) / 2**20,
         "open_s": opened,
+        "p50_ms": float(np.percentile(taken, 50)),
+        "p95_ms": float(np.percentile(taken, 95)),
+        "p99_ms": float(np.percentile(taken, 99)),
+        "cpu_p50_ms": median_ms(desk.ask, questions, time.thread_time),
+        "asks_per_s": 1000 / float(taken.mean()),
         "rss_mb": resident_mb(),
         "rss_of_index_mb": resident_mb() - before,
-        "ask_100k_p50_ms": asked,
-        "ask_100k_cpu_p50_ms": used,
-        "recall_100k": recall(desk.index, encoder, questions[:_EXACT_QUESTIONS], settings),
-        **parts("100k", desk, questions),
+        "own_mb": own_mb(),
+        **parts("large", desk, questions),
     }
 
 
@@ -218,13 +264,19 @@ def resident_mb() -> float:
     return pages * os.sysconf("SC_PAGE_SIZE") / 2**20
 
 
-def recall(
-    index: Index, encoder: Encoder, questions: Sequence[str], settings: Settings, k: int = 10
-) -> float:
+def own_mb() -> float:
+    """Return what the process holds besides mapped files, which processes share."""
+    status = Path("/proc/self/status").read_text("ascii")
+    return int(status.split("RssAnon:")[1].split()[0]) / 2**10
+
+
+def recall(settings: Settings, questions: Sequence[str], k: int = 10) -> float:
     """Return the share of the exact best `k` passages that the index finds.
 
     Exact: every view's cosine in float32 and every view's BM25, fused as the index does.
     """
+    encoder = open_encoder(settings)
+    index = Desk(settings, encoder).index
     views = [view for row in range(len(index)) for view in index.views(row)]
     vectors = np.concatenate(
         [
@@ -266,23 +318,50 @@ def exact(
     return set(np.lexsort((np.arange(len(starts)), -score))[:k].tolist())
 
 
+def measure_scale(training: Path, progress: Progress) -> dict[str, dict[str, float]]:
+    """Measure corpora of growing size, each by one process and by one for each processor core."""
+    found = {}
+    for views in _SCALE:
+        progress(f"{views:,} views", 0, 0)
+        passages = round(views / _VIEWS_A_PASSAGE)
+        with tempfile.TemporaryDirectory() as name:
+            workers = (1, os.cpu_count() or 1)
+            found[f"{views:,}"] = measure_large(Path(name), training, passages, workers)
+    return found
+
+
+def measure(options: argparse.Namespace, progress: Progress) -> dict[str, float]:
+    """Measure the guide and, where there is something to make it of, a large corpus."""
+    with tempfile.TemporaryDirectory() as name:
+        progress("guide", 0, 0)
+        figures = measure_guide(Path(name))
+        if options.guide_only or not (options.training / "train").is_dir():
+            return figures
+        progress(f"{options.passages:,} passages, some minutes", 0, 0)
+        large = measure_large(Path(name), options.training, options.passages)
+    named = {"p50_ms": "ask_100k_p50_ms", "recall": "recall_100k"}
+    return figures | {named.get(key, key): value for key, value in large.items()}
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--training", type=Path, default=TRAINING, help="folder with train/")
     parser.add_argument("--passages", type=int, default=100_000, help="size of the large corpus")
     parser.add_argument("--guide-only", action="store_true", help="leave the large corpus out")
+    parser.add_argument("--scale", action="store_true", help="measure corpora of growing size")
     parser.add_argument("--json", type=Path, help="also write the figures here")
     options = parser.parse_args()
-    with tempfile.TemporaryDirectory() as name, Progress() as progress:
-        progress("guide", 0, 0)
-        figures = measure_guide(Path(name))
-        if not options.guide_only and (options.training / "train").is_dir():
-            progress(f"{options.passages:,} passages, some minutes", 0, 0)
-            figures |= measure_large(Path(name), options.training, options.passages)
+    with Progress() as progress:
+        if options.scale:
+            columns = measure_scale(options.training, progress)
+        else:
+            columns = {"": measure(options, progress)}
     print(f"{time.strftime('%Y-%m-%d')}, {os.cpu_count()} CPU cores ({platform.machine()})")
-    for key, value in figures.items():
-        print(f"{key:22} {value:14,.3f}")
+    print(f"{'':30}" + "".join(f"{name:>14}" for name in columns))
+    for key in next(iter(columns.values())):
+        print(f"{key:30}" + "".join(f"{one.get(key, np.nan):14,.3f}" for one in columns.values()))
     if options.json:
+        figures = columns if options.scale else columns[""]
         options.json.write_text(json.dumps(figures, indent=1) + "\n", "utf-8")
     return 0
 

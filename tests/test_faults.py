@@ -191,12 +191,14 @@ def test_tables_of_two_generations_do_not_mix(two):
     other = next(
         root / "generations" / n for n in reversed(generations.history(root)) if n != now.id
     )
-    for name in ("views.jsonl", "vectors.faiss", "rows.i32"):
-        kept = (now.folder / name).read_bytes()
-        (now.folder / name).write_bytes((other / name).read_bytes())
+    for names in (("views.jsonl", "views.ends"), ("vectors.faiss",), ("rows.i32",)):
+        kept = {name: (now.folder / name).read_bytes() for name in names}
+        for name in names:
+            (now.folder / name).write_bytes((other / name).read_bytes())
         with pytest.raises(IndexUnusable, match="out of step"):
             Index(now.folder, CharacterEncoder(), settings_of(two))
-        (now.folder / name).write_bytes(kept)
+        for name, data in kept.items():
+            (now.folder / name).write_bytes(data)
 
 
 def test_rollback_goes_to_the_generation_before(two):

@@ -4,9 +4,10 @@ import numpy as np
 import pytest
 from fakes import CharacterEncoder
 
-from assistant import generations
+from assistant import generations, search
 from assistant.build import build
 from assistant.calibrate import probes
+from assistant.errors import IndexUnusable
 from assistant.questions import question_files, read_questions
 from assistant.search import Index, Query, fuse, mix
 from assistant.settings import Settings
@@ -156,3 +157,42 @@ def test_half_precision_finds_the_same(small):
         one = open_index(small, encoder).search(question, 3).hits
         other = open_index(half, encoder).search(question, 3).hits
         assert [h.row for h in one] == [h.row for h in other]
+
+
+LARGE = {
+    "every view but sentences": {"_EVERY_VIEW": 20},
+    "the nearest of 1 lists (IVF)": {"_EVERY_VIEW": 20, "_BY_LISTS": 30},
+}
+
+
+@pytest.mark.parametrize("compared", LARGE)
+def test_a_large_index_finds_what_a_small_one_does(small, compared, monkeypatch):
+    encoder = CharacterEncoder()
+    build(small, encoder)
+    asked = [f"事情{i}怎么办理" for i in range(12)]
+    before = [open_index(small, encoder).search(question, 3).hits for question in asked]
+    monkeypatch.setattr(search, "_DECODED", 0)
+    for name, count in LARGE[compared].items():
+        monkeypatch.setattr(search, name, count)
+    build(small, encoder)
+    index = open_index(small, encoder)
+    assert index.nomination == compared
+    assert generations.current(small.index).generation.manifest.facts["compared"] == compared
+    for question, hits in zip(asked, before, strict=True):
+        found = index.search(question, 3).hits
+        assert found[0].row == hits[0].row
+        assert found[0].score == pytest.approx(hits[0].score, abs=1e-6)
+
+
+def test_a_table_of_lines_that_does_not_fit_is_refused(small):
+    encoder = CharacterEncoder()
+    build(small, encoder)
+    folder = generations.current(small.index).generation.folder
+    for name in ("documents", "chunks", "views"):
+        table = folder / f"{name}.ends"
+        whole = table.read_bytes()
+        table.write_bytes(whole[:-8])
+        with pytest.raises(IndexUnusable, match=rf"{name}\.jsonl.*assistant build"):
+            Index(folder, encoder, small)
+        table.write_bytes(whole)
+    assert len(Index(folder, encoder, small))

@@ -13,7 +13,7 @@ from milvus_server import in_milvus, words_in_milvus
 from assistant.errors import IndexUnusable
 from assistant.fold import fold, simplify, terms
 from assistant.lexical import Lexical
-from assistant.store import Coarse, FaissStore, Narrow
+from assistant.store import Coarse, FaissStore, Lists, Narrow
 from assistant.vocabulary import Vocabulary
 
 STORES = {
@@ -89,26 +89,60 @@ def test_a_coarse_copy_of_some_rows_nominates_what_brute_force_finds(dimensions)
         assert set(best.tolist()) <= set(got.tolist())
 
 
-@pytest.mark.parametrize("precision", ["float32", "float16"])
-def test_a_narrow_copy_of_some_rows_finds_nearly_what_brute_force_finds_with_its_scores(precision):
+def spread_unit(count):
     """Rows near a third of the dimensions, as those of a trained model are."""
     random = np.random.default_rng(0)
     spread = random.normal(size=(20, 64)) * np.linspace(1, 0.1, 20)[:, None]
-    rows = (
-        random.normal(size=(25_000, 20)) @ spread + random.normal(size=(25_000, 64)) / 4
-    ).astype(np.float32)
-    rows /= np.linalg.norm(rows, axis=1, keepdims=True)
+    rows = random.normal(size=(count, 20)) @ spread + random.normal(size=(count, 64)) / 4
+    return (rows / np.linalg.norm(rows, axis=1, keepdims=True)).astype(np.float32)
+
+
+def lists_of(store, rows, folder):
+    Lists.build(store, store.vectors(rows), rows).write(folder / "near.faiss")
+    return Lists.open(folder / "near.faiss", store)
+
+
+NOMINATORS = {  # the least share of the ten best that they find
+    "narrow": (lambda store, rows, _: Narrow(store, rows), 0.99),
+    "lists": (lists_of, 0.8),
+}
+
+
+@pytest.mark.parametrize("kind", NOMINATORS)
+@pytest.mark.parametrize("precision", ["float32", "float16"])
+def test_a_nominator_finds_nearly_what_brute_force_finds_with_its_scores(precision, kind, tmp_path):
+    rows = spread_unit(25_000)
     store = FaissStore.build(rows, precision)
     some = np.arange(0, 25_000, 2)
+    make, least = NOMINATORS[kind]
+    nominator = make(store, some, tmp_path)
     shares = []
     for query in rows[1:40:2]:
-        scores, found = Narrow(store, some).search(query, 10)
+        scores, found = nominator.search(query, 10)
         truth = store.vectors(some) @ query
         best = some[np.argsort(-truth, kind="stable")[:10]]
         shares.append(len({*best.tolist()} & {*found.tolist()}) / 10)
         assert np.abs(scores - store.vectors(found) @ query).max() < 1e-6
         assert scores.tolist() == sorted(scores.tolist(), reverse=True)
-    assert np.mean(shares) >= 0.99
+        for one, other in zip((scores, found), nominator.search(query, 10), strict=True):
+            assert np.array_equal(one, other)
+    assert np.mean(shares) >= least
+
+
+@pytest.mark.parametrize("count", [1, 39, 500])
+def test_lists_of_few_rows_give_those_there_are(count, tmp_path):
+    store = FaissStore.build(spread_unit(count))
+    lists = lists_of(store, np.arange(count), tmp_path)
+    scores, found = lists.search(spread_unit(1)[0], 1000)
+    assert found[0] == 0
+    assert 0 < len(set(found.tolist())) == len(found) == len(scores) <= count
+
+
+def test_a_question_reads_an_eighth_of_the_lists(tmp_path):
+    store = FaissStore.build(spread_unit(5_000))
+    lists = lists_of(store, np.arange(5_000), tmp_path)
+    found = lists.search(spread_unit(1)[0], 5_000)[1]
+    assert 5_000 / 32 < len(found) < 5_000 / 4
 
 
 @given(st.lists(st.floats(-1, 1, width=16), min_size=1, max_size=40))
