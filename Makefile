@@ -30,7 +30,7 @@ build evaluate benchmark: .venv/run
 	$(call install,mcp)
 
 .venv/dev: pyproject.toml constraints.txt
-	$(call install,docs$(comma)mcp$(comma)postgres$(comma)milvus$(comma)dev)
+	$(call install,docs$(comma)mcp$(comma)postgres$(comma)milvus$(comma)train$(comma)dev)
 
 define install
 @$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \

@@ -6,7 +6,8 @@ from counts (`embedder_start.py`) and are moved gently (`embedder_steps.py`) wit
 directions over batches (`embedder_batches.py`) of pairs, crops, support intents, paraphrases and
 words. sentence-transformers' trainer is not used: it moves all rows at every step, which costs more
 than the step itself, and knows no crops. The plan and every batch depend on the seed and the step
-number alone, so a run that was cut short goes on with --resume as if it had not been.
+number alone, so a run that was cut short goes on with --resume, from its last saved state, as if it
+had not been.
 """
 
 import argparse
@@ -18,6 +19,7 @@ import sys
 import time
 from collections import Counter
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
@@ -126,7 +128,7 @@ def vocabulary(options: Options, own: Own, forbidden: set[int]) -> Tokenizer:
 
 def counted(options: Options, forbidden: set[int]) -> tuple[Counter[str], Counter[str]]:
     """Count the words of a share of the pairs; the counts are kept on disk."""
-    kept = options.work / f"counts-{options.counted}.json"
+    kept = options.work / f"counts-{options.counted}-{data_mark(options.training / 'train')}.json"
     if not kept.exists():
         random = np.random.default_rng(0)
         pairs = (p for p in training_pairs(options.training, forbidden) if _drawn(options, random))
@@ -145,7 +147,8 @@ def tokenised(options: Options, made: Tokenizer, own: Own, forbidden: set[int]) 
     texts = Texts(made)
     aligned = training_pairs(options.training, forbidden, ALIGNED)
     source = itertools.chain(training_pairs(options.training, forbidden), pivot_pairs(aligned))
-    pairs = kept_pairs(source, texts, options.longest, options.work, "train, pivot")
+    read = f"train, pivot, {data_mark(options.training / 'train')}"
+    pairs = kept_pairs(source, texts, options.longest, options.work, read)
     asked = [
         read_asked(part, texts, options.longest)
         for part in (own.intents, own.paraphrases, own.words)
@@ -174,7 +177,7 @@ def planned(options: Options, data: Data) -> list[Step]:
     numbers = pair_batches(data.pairs, options.batch, REPEATS, options.share, random)
     steps: list[Step] = [("pairs", chosen) for chosen in numbers]
     croppable = np.isin(data.pairs.kinds(), CROPPED) & (data.pairs.positives.lengths > 30)
-    for _ in range(options.crop_batches):
+    for _ in range(options.crop_batches if croppable.any() else 0):
         group = data.pairs.groups[random.choice(np.flatnonzero(croppable))]
         members = np.flatnonzero(croppable & (data.pairs.groups == group))
         size = min(options.batch, len(members))
@@ -204,6 +207,8 @@ def run(options: Options, data: Data, matrix: Matrix, steps: list[Step]) -> None
     state = options.work / "state.safetensors"
     name = _run_name(options)
     first = resumed(matrix, state, name) if options.resume else 0
+    if options.resume:
+        print(f"going on after step {first}" if first else "nothing saved of this run: from step 0")
     manner = Manner(options.scale, options.drop, options.pull, options.near)
     began, losses = time.time(), Counter[str]()
     for number in range(first, len(steps)):
@@ -226,10 +231,18 @@ def report(step: int, steps: int, seconds: float, losses: Counter[str]) -> None:
 
 
 def _run_name(options: Options) -> bytes:
-    """Return what must be the same for a run to be resumed: every choice but where it is kept."""
+    """Return what must be the same for a run to be resumed: every choice, and the data."""
     apart = {"resume", "save_every", "threads", "output", "work", "training", "own"}
     choices = {k: str(v) for k, v in sorted(vars(options).items()) if k not in apart}
+    choices["data"] = data_mark(options.training / "train") + data_mark(options.own)
     return hashlib.sha256(json.dumps(choices).encode()).digest()
+
+
+def data_mark(folder: Path) -> str:
+    """Return what changes when the pairs or texts below a folder do: of their names and sizes."""
+    files = sorted(folder.rglob("*.jsonl*"))
+    sizes = [f"{path.relative_to(folder)} {path.stat().st_size}" for path in files]
+    return hashlib.sha256("\n".join(sizes).encode()).hexdigest()[:16]
 
 
 def saved(matrix: Matrix, path: Path, name: bytes, step: int) -> None:
@@ -314,13 +327,22 @@ def parser() -> argparse.ArgumentParser:
     add("--shared", type=float, default=0.5, help="what compounds learn with their characters")
     add("--seed", type=int, default=1)
     add("--threads", type=int, default=2)
-    add("--save-every", type=int, default=0, help="steps between saved states")
+    add("--save-every", type=int, default=100, help="steps between saved states; 0: none")
     add("--resume", action="store_true", help="go on from the saved state of the same run")
     return made
 
 
 def main() -> int:
-    train(parser().parse_args())
+    options = parser().parse_args()
+    if not any((options.training / "train").glob("*.jsonl.gz")):
+        print(
+            f"no training pairs at {options.training}/train; give --training DIR", file=sys.stderr
+        )
+        return 4
+    if find_spec("jieba") is None:
+        print('words are counted with jieba: pip install -e ".[train]"', file=sys.stderr)
+        return 2
+    train(options)
     return 0
 
 

@@ -3,7 +3,9 @@
 import argparse
 import gzip
 import json
+import subprocess
 import sys
+from importlib.util import find_spec
 
 import numpy as np
 import pytest
@@ -266,6 +268,103 @@ def test_a_run_cut_short_goes_on_to_the_same_rows(made, tmp_path):
     assert np.array_equal(whole.all(), resumed.all())
     data, other = toy(made)
     assert train_embedder.resumed(other, tmp_path / "state.safetensors", b"another run") == 0
+
+
+def test_a_run_over_other_data_is_another_run(made, tmp_path, capsys):
+    """Neither a saved state nor what was counted and tokenised serves pairs that changed."""
+    chosen = options(tmp_path, training=tmp_path / "given", save_every=25)
+    write_lines(tmp_path / "given" / "train" / "q2para.jsonl.gz", [{"a": "如何退款"}])
+    data, matrix = toy(made)
+    train_embedder.run(chosen, data, matrix, STEPS)
+    chosen.resume = True
+    train_embedder.run(chosen, data, matrix, STEPS)
+    assert "going on after step 50" in capsys.readouterr().out
+    mark = train_embedder.data_mark(tmp_path / "given")
+    write_lines(tmp_path / "given" / "train" / "q2para.jsonl.gz", [{"a": "如何退款？" * 9}] * 2)
+    train_embedder.run(chosen, data, matrix, STEPS)
+    assert "from step 0" in capsys.readouterr().out
+    assert train_embedder.data_mark(tmp_path / "given") != mark
+
+
+# The script, as a stranger runs it.
+
+
+def write_lines(path, rows):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with gzip.open(path, "wt", encoding="utf-8") as file:
+        file.writelines(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+
+
+SUBJECTS = ("充值", "退款", "提现", "密码", "登录", "客服", "邮件", "转账")
+
+
+def small_training(folder):
+    """Write pairs and own texts that train in seconds."""
+    both = [(a, b) for a in SUBJECTS for b in SUBJECTS]
+    told = (
+        "请打开应用，在页面上选择{}，然后确认{}，等待到账，没有变化的话请联系客服，说明时间和金额。"
+    )
+    for kind, asked in (("q2para", "怎么{}{}"), ("head2para", "{}{}")):
+        rows = [
+            {"a": asked.format(a, b), "p": told.format(a, b), "kind": kind, "src": "x"}
+            for a, b in both
+        ]
+        write_lines(folder / "train" / f"{kind}.jsonl.gz", rows)
+    intents = [
+        {
+            "intent": f"i{number}",
+            "heading_zh": name,
+            "passage_zh": f"{name}的步骤：打开应用。",
+            "heading_en": "Help",
+            "passage_en": "Open the app.",
+            "questions_zh": [f"{name}怎么办", f"如何{name}"],
+            "near_miss_zh": [f"不要{name}"],
+        }
+        for number, name in enumerate(SUBJECTS)
+    ]
+    write_lines(folder / "own" / "support" / "intents.jsonl.gz", intents)
+    said = [{"questions_zh": [f"{name}怎么弄", f"怎样{name}"]} for name in SUBJECTS]
+    write_lines(folder / "own" / "paraphrases.jsonl.gz", said)
+    same = [{"zh": ["充值", "加款"], "en": ["top up"]}, {"zh": ["退款", "退钱"], "en": ["refund"]}]
+    write_lines(folder / "own" / "lexicon.jsonl.gz", same)
+
+
+def run_training(folder, output, *flags):
+    """Run the script over small data; return what it printed."""
+    small = (
+        "--pieces 1500 --characters 800 --fragments 20 --counted 1 --dimensions 32 --batch 16 "
+        "--share 1 --crop-batches 10 --threads 1 --save-every 50"
+    ).split()
+    places = ["--training", folder, "--own", folder / "own", "--work", folder / "work"]
+    command = [sys.executable, REPOSITORY / "scripts" / "train_embedder.py"]
+    command += [*places, *small, "--output", folder / output, *flags]
+    done = subprocess.run(list(map(str, command)), capture_output=True, text=True, timeout=240)
+    return done.returncode, done.stdout + done.stderr
+
+
+@pytest.mark.skipif(find_spec("jieba") is None, reason="needs the extra 'train'")
+def test_the_script_trains_a_model_and_goes_on_where_it_was_cut(tmp_path):
+    small_training(tmp_path)
+    code, printed = run_training(tmp_path, "whole")
+    assert code == 0, printed
+    assert "step 200/" in printed
+    assert "s left" in printed
+    code, printed = run_training(tmp_path, "again", "--resume")
+    assert code == 0, printed
+    assert "going on after step 200" in printed
+    whole, again = ((tmp_path / n / "SHA256SUMS").read_text() for n in ("whole", "again"))
+    assert whole == again
+    encoder = StaticEncoder(tmp_path / "whole", Settings())
+    query, near, far = encoder.encode_queries(["怎样充值", "充值怎么弄", "退款怎么弄"])
+    assert query @ near > query @ far
+    code, _ = run_training(tmp_path, "other", "--seed", "2")
+    assert (code, (tmp_path / "other" / "SHA256SUMS").read_text() == whole) == (0, False)
+
+
+def test_without_pairs_the_script_says_where_they_are_looked_for(tmp_path):
+    code, printed = run_training(tmp_path, "none")
+    assert code == 4
+    assert f"no training pairs at {tmp_path}/train; give --training DIR" in printed
 
 
 # The written model.
