@@ -158,11 +158,10 @@ def main() -> int:
     parser.add_argument("--own", type=Path, default=OWN, help="folder with the support intents")
     parser.add_argument("--json", type=Path, help="also write the figures here")
     options = parser.parse_args()
-    if not (options.training / "eval").is_dir():
-        print(
-            f"no evaluation sets at {options.training}/eval; give --training DIR", file=sys.stderr
-        )
-        return 4
+    for part, what in (("eval", "evaluation sets"), ("train", "training pairs")):
+        if not any((options.training / part).rglob("*.gz")):
+            print(f"no {what} at {options.training}/{part}; give --training DIR", file=sys.stderr)
+            return 4
     os.environ["TOKENIZERS_PARALLELISM"] = "false"  # the speed is that of one core
     figures = evaluate(open_encoder(Settings(model=options.model)), options.training, options.own)
     for name, value in figures.items():

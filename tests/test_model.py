@@ -3,8 +3,12 @@
 import hashlib
 import json
 import re
+import shutil
+import subprocess
 import sys
+import sysconfig
 import tomllib
+import venv
 from glob import glob
 
 import numpy as np
@@ -102,3 +106,70 @@ def test_the_package_holds_the_model_and_the_other_data():
         held = {str(path) for path in (package / folder).rglob("*") if path.is_file()}
         assert held
         assert held <= packed
+
+
+@pytest.fixture(scope="module")
+def installed(tmp_path_factory):
+    """Return the programs of a clean environment that has the built wheel and nothing of ours.
+
+    The packages that it depends on are those of this environment, put last on its path.
+    """
+    folder = tmp_path_factory.mktemp("installed")
+    for name in ("pyproject.toml", "README.md", "LICENSE"):
+        shutil.copy(REPOSITORY / name, folder)
+    unwanted = shutil.ignore_patterns("__pycache__")
+    shutil.copytree(REPOSITORY / "assistant", folder / "assistant", ignore=unwanted)
+    pip = [sys.executable, "-m", "pip", "--disable-pip-version-check", "-q"]
+    build = ["wheel", "--no-deps", "--no-index", "--no-build-isolation", "-w", folder / "dist"]
+    subprocess.run([*pip, *build, folder], check=True, timeout=240)
+    shutil.rmtree(folder / "assistant")
+    venv.create(folder / "clean", symlinks=True)
+    python = folder / "clean" / "bin" / "python"
+    (wheel,) = (folder / "dist").glob("guide_assistant-*.whl")
+    into = ["--python", python, "install", "--no-deps", "--no-index", wheel]
+    subprocess.run([*pip, *into], check=True, timeout=240)
+    own = (folder / "clean" / "lib").glob("python*/site-packages")
+    (next(own) / "others.pth").write_text(sysconfig.get_path("purelib"))
+    return python.parent
+
+
+WITHOUT_NETWORK = """
+import socket, sys
+def refuse(*_): raise OSError("no network")
+socket.socket.connect = socket.getaddrinfo = refuse
+"""
+
+
+def test_the_built_wheel_embeds_without_network_in_a_clean_environment(installed, encoder):
+    code = WITHOUT_NETWORK + (
+        "from assistant.embed import open_encoder\n"
+        "from assistant.settings import SHIPPED_MODEL, Settings\n"
+        "rows = open_encoder(Settings()).encode_queries(['充值没到账怎么办'])\n"
+        "print(SHIPPED_MODEL, rows.astype('<f4').tobytes().hex())"
+    )
+    done = subprocess.run(
+        [installed / "python", "-I", "-c", code], capture_output=True, text=True, timeout=120
+    )
+    assert done.returncode == 0, done.stderr
+    place, vector = done.stdout.split()
+    assert place.startswith(str(installed.parent))
+    expected = encoder.encode_queries(["充值没到账怎么办"])
+    assert np.array_equal(np.frombuffer(bytes.fromhex(vector), "<f4"), expected[0])
+
+
+def test_the_built_wheel_builds_an_index_and_answers_without_network(installed, tmp_path):
+    (tmp_path / "guide").mkdir()
+    text = "# 水果\n\n## 苹果\n\n苹果放在冰箱里保存。\n\n## 香蕉\n\n香蕉挂在架子上通风。\n"
+    (tmp_path / "guide" / "a.md").write_text(text, "utf-8")
+    code = WITHOUT_NETWORK + "from assistant.cli import main\nsys.exit(main(sys.argv[1:]))"
+    asked = ["ask", "苹果怎么保存", "--json", "--corpus", "guide", "--index", "index"]
+    done = subprocess.run(
+        [installed / "python", "-I", "-c", code, *asked],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        cwd=tmp_path,
+    )
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["quotes"][0]["text"] == "苹果放在冰箱里保存。"
+    assert (installed / "assistant").exists()

@@ -439,6 +439,82 @@ def test_retrieval_reads_a_set_and_scores_it(tmp_path):
     assert found == {"mrr@10": 0.75, "recall@5": 1.0}
 
 
+def small_sets(folder):
+    """Write one set of each kind, and an own intent that is held out among some that are not."""
+    scored = ["sentence1\tsentence2\tscore\n", "退款\t如何退款\t5\n", "退款\t天气\t0\n"]
+    (folder / "eval" / "sts").mkdir(parents=True)
+    with gzip.open(folder / "eval" / "sts" / "pairs.tsv.gz", "wt", encoding="utf-8") as file:
+        file.writelines([*scored, "提现多久到账\t提现几天能到\t4\n"])
+    texts = ["忘记密码怎样重新设置", "提现手续费是多少", "客服电话是多少"]
+    write_lines(
+        folder / "eval" / "found" / "corpus.jsonl.gz",
+        [{"id": str(n), "text": text} for n, text in enumerate(texts)],
+    )
+    write_lines(folder / "eval" / "found" / "queries.jsonl.gz", [{"id": "q", "text": "密码忘了"}])
+    write_lines(folder / "eval" / "found" / "qrels.jsonl.gz", [{"qid": "q", "did": "0"}])
+    source = {"kind": "enhead2zhpara", "src": embedder_data.HELD_OUT_SOURCE}
+    rows = [{"a": "password", "p": "密码"}, {"a": "phone number", "p": "电话号码"}]
+    write_lines(folder / "train" / "enhead2zhpara.jsonl.gz", [row | source for row in rows])
+    write_lines(folder / "train" / "head2para.jsonl.gz", [{"p": "充值没有到账"}] * 1000)
+    names = [f"intent {n}" for n in range(99)]
+    held = [name for name in names if Intent(name, (), (), ()).held_out][:1]
+    intents = [
+        {
+            "intent": name,
+            "heading_zh": asked,
+            "passage_zh": asked,
+            "heading_en": "",
+            "passage_en": "",
+            "questions_zh": [asked],
+        }
+        for name, asked in zip([*held, "a", "b"], texts, strict=True)
+    ]
+    assert not any(Intent(name, (), (), ()).held_out for name in "ab")
+    write_lines(folder / "own" / "support" / "intents.jsonl.gz", intents)
+
+
+def evaluate_model(monkeypatch, folder, *flags):
+    monkeypatch.setenv("TOKENIZERS_PARALLELISM", "false")
+    places = ["--training", folder, "--own", folder / "own"]
+    monkeypatch.setattr(sys, "argv", list(map(str, ["evaluate_embedder.py", *places, *flags])))
+    return evaluate_embedder.main()
+
+
+@pytest.mark.parametrize("flags", [(), ("--model", SHIPPED_MODEL)])
+def test_the_script_measures_every_set_in_one_table_and_json(tmp_path, monkeypatch, capsys, flags):
+    """Cosines and ranks that any model must get right; the speed is only written down."""
+    small_sets(tmp_path)
+    assert evaluate_model(monkeypatch, tmp_path, "--json", tmp_path / "e.json", *flags) == 0
+    figures = json.loads((tmp_path / "e.json").read_text("utf-8"))
+    speed = {name: figures.pop(name) for name in ("speed/query_us", "speed/passages_per_s")}
+    assert min(speed.values()) > 0
+    assert figures == pytest.approx(
+        {
+            "sts/pairs": 100,
+            "found/mrr@10": 1,
+            "found/recall@5": 1,
+            "held-out intents/hit@1": 1,
+            "held-out intents/hit@5": 1,
+            "held-out intents/questions": 1,
+            "held-out intents/passages": 3,
+            "en to zh, unseen source/recall@5": 1,
+            "en to zh, unseen source/questions": 2,
+        }
+    )
+    table = capsys.readouterr().out
+    assert all(name in table for name in [*figures, *speed])
+
+
+def test_without_sets_the_measuring_script_says_where_they_are_looked_for(
+    tmp_path, monkeypatch, capsys
+):
+    assert evaluate_model(monkeypatch, tmp_path) == 4
+    assert f"no evaluation sets at {tmp_path}/eval" in capsys.readouterr().err
+    write_lines(tmp_path / "eval" / "x" / "corpus.jsonl.gz", [])
+    assert evaluate_model(monkeypatch, tmp_path) == 4
+    assert f"no training pairs at {tmp_path}/train" in capsys.readouterr().err
+
+
 def test_every_choice_of_the_shipped_model_is_a_default():
     chosen = train_embedder.parser().parse_args([])
     assert chosen.output == SHIPPED_MODEL
