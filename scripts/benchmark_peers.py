@@ -92,6 +92,7 @@ class Ours:
     packages: tuple[str, ...] = ()
 
     def __init__(self, task: Task, folder: Path, chinese: bool) -> None:
+        """Take a folder for the index; as it comes it is set for Chinese."""
         from assistant.settings import Settings
 
         corpus = Path(task.corpus)
@@ -441,8 +442,8 @@ def ask(one: Ours | Peer, questions: Sequence[Asked], timed: int) -> Figures:
 
 def spread(questions: Sequence[Asked], first: int) -> list[Asked]:
     """Return all questions, evenly spread ones before the others."""
-    step = max(1, len(questions) // first)
-    chosen = set(range(0, step * min(first, len(questions)), step))
+    count = min(first, len(questions))
+    chosen = {i * len(questions) // count for i in range(count)}
     rest = (i for i in range(len(questions)) if i not in chosen)
     return [questions[i] for i in [*sorted(chosen), *rest]]
 
@@ -588,6 +589,7 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
             left_out[name] = f"{error.name} is not installed; {INSTALL}"
     systems = [name for name in options.systems if name not in left_out]
     results: dict[str, dict[str, list[Figures]]] = {}
+    sizes: dict[str, tuple[int, int]] = {}
     cuts: list[tuple[str, float, float, float]] = []
     with tempfile.TemporaryDirectory() as place:
         scratch = Path(place)
@@ -602,12 +604,15 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
                 continue
             path = scratch / f"{name}.json"
             task.write(path)
+            sizes[name] = (len(task.questions), len(task.passages))
             results[name] = rounds(systems, path, options)
     return {
         "date": time.strftime("%Y-%m-%d"),
         "machine": f"{os.cpu_count()} CPU cores, {platform.machine()}",
         "versions": known,
         "left_out": left_out,
+        "reduced": bool(options.questions),
+        "sizes": sizes,
         "results": results,
         "cuts": cuts,
     }
@@ -655,11 +660,14 @@ def tables(figures: dict[str, Any]) -> str:
     used = ", ".join(f"{name} {version}" for name, version in figures["versions"].items())
     count = max((len(r) for s in figures["results"].values() for r in s.values()), default=0)
     turns = f"{count} round" + "s: median (least to most)" * (count > 1)
-    parts = [f"{figures['date']}, {figures['machine']}; {turns}."]
+    parts = ["<!-- figures: reduced run -->"] if figures["reduced"] else []
+    parts += [f"{figures['date']}, {figures['machine']}; {turns}."]
     parts += [f"Versions: {used}."] if used else []
     parts += [f"Left out: {name} ({why})." for name, why in figures["left_out"].items()]
     for name, systems in figures["results"].items():
-        parts += [f"### {name}", set_table(systems)]
+        questions, passages = figures["sizes"][name]
+        heading = f"### {name}: {questions:,} questions, {passages:,} passages"
+        parts += [heading, set_table(systems)]
         if ours := systems.get("ours"):
             whole = shown(span([one["answer_p50_ms"] for one in ours]), 2)
             parts += [f"Our whole answer (`Desk.ask`: verdict, quotes, handoff): p50 {whole} ms."]
@@ -737,6 +745,7 @@ def plot(figures: dict[str, Any], path: Path) -> None:
 
     matplotlib.use("agg")
     from matplotlib import pyplot
+    from matplotlib.ticker import LogLocator, StrMethodFormatter
 
     pyplot.rcParams.update({"svg.hashsalt": "", "font.size": 9, "font.family": "DejaVu Sans"})
     marks = dict(zip(KINDS, "*osD^", strict=True))
@@ -759,16 +768,21 @@ def plot(figures: dict[str, Any], path: Path) -> None:
                 color=colours[kind],
                 markerfacecolor=colours[kind] if best else "white",
                 linestyle="none",
-                label=label(name),
+                label=kind if best else None,
+                zorder=3 if kind == "ours" else 2,
             )
-        panel.set(title=title, xscale="log", xlabel="median of a search, ms (log)")
-        panel.grid(visible=True, which="both", color="#eeeeee")
+        panel.set(title=title, xscale="log", xlabel="median of a search, ms")
+        panel.xaxis.set_major_locator(LogLocator(subs=(1, 3), numticks=20))
+        panel.xaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
+        panel.xaxis.minorticks_off()
+        panel.grid(visible=True, color="#e4e4e4")
         panel.set_axisbelow(True)
     panels[0][0].set_ylabel("R@5")
     drawing.legend(
         *panels[0][0].get_legend_handles_labels(),
+        title="filled: set for Chinese; hollow: as it comes",
         loc="outside lower center",
-        ncols=5,
+        ncols=len(KINDS),
         frameon=False,
     )
     metadata = {"Date": None} if path.suffix == ".svg" else None

@@ -135,6 +135,8 @@ RESULTS = {
     "machine": "2 CPU cores, x86_64",
     "versions": {"txtai": "9.14.0"},
     "left_out": {"haystack": "haystack-ai is not installed; pip install"},
+    "reduced": False,
+    "sizes": {"guide": (330, 28)},
     "results": {
         "guide": {
             "ours": [figures(1.0), figures(2.0), figures(1.0)],
@@ -149,11 +151,18 @@ def test_the_tables_show_medians_bounds_ratios_and_what_was_left_out():
     text = peers.tables(RESULTS)
     assert "Left out: haystack (haystack-ai is not installed; pip install)." in text
     assert "3 rounds: median (least to most)." in text
+    assert "### guide: 330 questions, 28 passages" in text
     row = next(line for line in text.splitlines() if line.startswith("| txtai, Chinese"))
     assert "| 4.00 (3.00 to 5.00) |" in row
     assert "| 3.0 (2.0 to 5.0) |" in row
     assert "| txtai, Chinese | 10.0% | 80.0% | 5.0% |" in text
     assert "| a cosine of 0.60 (MaxKB's 0.6) | 25.0% | 50.0% |  |" in text
+
+
+def test_figures_of_a_reduced_run_say_so():
+    mark = "<!-- figures: reduced run -->"
+    assert mark in peers.tables({**RESULTS, "reduced": True})
+    assert mark not in peers.tables(RESULTS)
 
 
 def test_the_tables_go_between_the_marks_and_replace_what_was_there(tmp_path):
