@@ -75,14 +75,25 @@ class Case:
 
 
 @dataclass(frozen=True, slots=True)
+class Group:
+    """Hold the figures of the questions of one language or kind."""
+
+    questions: int
+    figures: dict[str, Interval]
+
+
+@dataclass(frozen=True, slots=True)
 class Evaluation:
-    """Hold the figures of all questions, of each language and kind, and every case."""
+    """Hold the figures of all questions, of each language and kind, and every case.
+
+    A figure that the questions cannot tell is not a number.
+    """
 
     generation: str
     answered_cut: float
     refused_cut: float
     figures: dict[str, Interval]
-    groups: dict[str, dict[str, float]]
+    groups: dict[str, Group]
     cases: tuple[Case, ...]
 
 
@@ -94,13 +105,17 @@ def evaluate(
     rankings = _asked(index, labelled, DEPTH)
     cases = tuple(_case(curve, *one) for one in zip(labelled, rankings, strict=True))
     names = sorted({_language(c) for c in cases}) + sorted({_kind(c) for c in cases})
-    groups = {
-        name: figures_of([c for c in cases if name in (_language(c), _kind(c))])
+    parts = {
+        name: tuple(c for c in cases if name in (_language(c), _kind(c)))
         for name in dict.fromkeys(names)
     }
-    figures = {name: _interval(name, cases, rounds) for name in FIGURES}
     return Evaluation(
-        index.folder.name, curve.answered_cut, curve.refused_cut, figures, groups, cases
+        index.folder.name,
+        curve.answered_cut,
+        curve.refused_cut,
+        _figures(cases, rounds),
+        {name: Group(len(part), _figures(part, rounds)) for name, part in parts.items()},
+        cases,
     )
 
 
@@ -110,11 +125,6 @@ def recall(index: Index, questions: Sequence[Question]) -> float:
     rankings = _asked(index, located, 1)
     right = [_rank(*one) == 1 for one in zip(located, rankings, strict=True)]
     return sum(right) / len(right) if right else 1.0
-
-
-def figures_of(cases: Sequence[Case]) -> dict[str, float]:
-    """Return every figure of some cases; not a number where they cannot tell."""
-    return {"questions": float(len(cases)), **{name: _figure(name, cases) for name in FIGURES}}
 
 
 def _asked(index: Index, labelled: Sequence[Labelled], depth: int) -> list[Ranking]:
@@ -165,6 +175,10 @@ def _figure(name: str, cases: Sequence[Case]) -> float:
     wanted = "answered" if verdict == "answered" else "unanswered"
     asked = answerable if whom == "answerable" else [c for c in cases if not c.answerable]
     return _share([c.verdict == wanted for c in asked])
+
+
+def _figures(cases: Sequence[Case], rounds: int) -> dict[str, Interval]:
+    return {name: _interval(name, cases, rounds) for name in FIGURES}
 
 
 def _interval(name: str, cases: Sequence[Case], rounds: int) -> Interval:

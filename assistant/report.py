@@ -35,22 +35,30 @@ _COLUMNS = (
     "calibration_error",
     "wrong_of_answered",
     "answered_of_answerable",
+    "refused_of_answerable",
     "refused_of_unanswerable",
 )
-_HEADS = ("first", "top 3", "AUROC", "cal. err.", "wrong", "answered", "refused")
+_HEADS = ("first", "top 3", "AUROC", "cal. err.", "wrong", "answered", "lost", "refused")
+_LEGEND = (
+    "wrong: of the answered; answered: of the answerable; lost: refused, of the answerable; "
+    "refused: of the unanswerable"
+)
 _MOST_FAILURES = 40
 
 
 def as_json(evaluation: Evaluation, against: Evaluation | None = None) -> dict[str, Any]:
     """Return plain values for JSON; figures that cannot be told are null."""
+    scores, right = _outcomes(evaluation.cases)
     values: dict[str, Any] = _plain(asdict(evaluation))
+    values["reliability"] = [asdict(bar) for bar in reliability(scores, right)]
+    values["risk_coverage"] = risk_coverage(scores, right)
     if against is not None:
         values["against"] = _plain(asdict(against))
     return values
 
 
 def text(evaluation: Evaluation, against: Evaluation | None = None) -> str:
-    """Return the terminal table: figures with intervals, groups, and the questions that fail."""
+    """Return the terminal tables: figures and groups with intervals, plots in numbers, failures."""
     lines = [
         f"index {evaluation.generation}: {len(evaluation.cases)} questions, "
         f"{sum(c.answerable for c in evaluation.cases)} of them answerable; answered at "
@@ -64,12 +72,36 @@ def text(evaluation: Evaluation, against: Evaluation | None = None) -> str:
             before = against.figures[name].value
             line += f"  was {_shown(name, before):>7} in {against.generation}"
         lines.append(line.rstrip())
-    head = "".join(f"{word:>10}" for word in _HEADS)
-    lines += ["", f"  {'language or kind':16}{'asked':>6}{head}"]
-    for name, values in evaluation.groups.items():
-        row = "".join(f"{_shown(column, values[column]):>10}" for column in _COLUMNS)
-        lines.append(f"  {name:16}{values['questions']:>6.0f}{row}")
+    lines += ["", *_plots(evaluation.cases), "", *_groups(evaluation)]
     return "\n".join([*lines, "", *_failures(evaluation.cases)])
+
+
+def _plots(cases: Sequence[Case]) -> list[str]:
+    """Write the reliability diagram, and risk by coverage, as rows of numbers."""
+    scores, right = _outcomes(cases)
+    bars, curve = reliability(scores, right), risk_coverage(scores, right)
+    tenths = [
+        next(p for p in curve if p[0] >= tenth / 10 - 1e-9) for tenth in range(1, 11) if curve
+    ]
+    rows = (
+        ("confidence", [f"{bar.confidence:.2f}" for bar in bars]),
+        ("share right", [f"{bar.right:.2f}" for bar in bars]),
+        ("questions", [f"{bar.count}" for bar in bars]),
+        ("share answered", [f"{share:.2f}" for share, _ in tenths]),
+        ("of it wrong", [f"{wrong:.2f}" for _, wrong in tenths]),
+    )
+    return [f"  {name:22}" + "".join(f"{cell:>8}" for cell in cells) for name, cells in rows]
+
+
+def _groups(evaluation: Evaluation) -> list[str]:
+    head = "".join(f"{word:>10}" for word in _HEADS)
+    lines = [f"  {'language or kind':16}{'asked':>6}{head}"]
+    for name, group in evaluation.groups.items():
+        figures = [(column, group.figures[column]) for column in _COLUMNS]
+        values = "".join(f"{_shown(column, one.value):>10}" for column, one in figures)
+        bounds = "".join(f"{_short(column, one):>10}" for column, one in figures)
+        lines += [f"  {name:16}{group.questions:>6}{values}", f"  {'':22}{bounds}".rstrip()]
+    return [*lines, f"  {_LEGEND}"]
 
 
 def curve_text(curve: Curve) -> str:
@@ -82,14 +114,14 @@ def curve_text(curve: Curve) -> str:
 def page(evaluation: Evaluation, against: Evaluation | None = None) -> str:
     """Return the whole evaluation as one HTML page that needs nothing else."""
     cases = evaluation.cases
-    scores, right = [c.confidence for c in cases], [c.right for c in cases]
+    scores, right = _outcomes(cases)
     figures = "".join(_figure_row(name, evaluation, against) for name in FIGURES)
     heads = "".join(f"<th>{html.escape(word)}</th>" for word in _HEADS)
     groups = "".join(
-        f"<tr><th>{html.escape(name)}</th><td>{values['questions']:.0f}</td>"
-        + "".join(f"<td>{_shown(column, values[column])}</td>" for column in _COLUMNS)
+        f"<tr><th>{html.escape(name)}</th><td>{group.questions}</td>"
+        + "".join(_cell(column, group.figures[column]) for column in _COLUMNS)
         + "</tr>"
-        for name, values in evaluation.groups.items()
+        for name, group in evaluation.groups.items()
     )
     was = f"<th>{html.escape(against.generation)}</th>" if against else ""
     asked = sum(c.answerable for c in cases)
@@ -102,11 +134,17 @@ def page(evaluation: Evaluation, against: Evaluation | None = None) -> str:
         figures=figures,
         heads=heads,
         groups=groups,
+        legend=_LEGEND,
         reliability=_reliability_plot(scores, right),
         risk=_risk_plot(scores, right, evaluation.answered_cut),
         histogram=_histogram(cases, evaluation),
         failures="".join(_failure_row(case) for case in cases if case.failed),
     )
+
+
+def _outcomes(cases: Sequence[Case]) -> tuple[list[float], list[bool]]:
+    """Return every confidence, and whether the first passage was right."""
+    return [case.confidence for case in cases], [case.right for case in cases]
 
 
 def _plain(value: Any) -> Any:
@@ -126,6 +164,19 @@ def _shown(name: str, value: float) -> str:
 def _bounds(name: str, interval: Interval) -> str:
     low, high = _shown(name, interval.low), _shown(name, interval.high)
     return "" if "-" in (low, high) else f"({low} to {high})".replace(" % to", " to")
+
+
+def _short(name: str, interval: Interval) -> str:
+    """Write the bounds of an interval where there is little room."""
+    if math.isnan(interval.low):
+        return ""
+    if name in _SHARES:
+        return f"{100 * interval.low:.0f}–{100 * interval.high:.0f} %"
+    return f"{interval.low:.2f}–{interval.high:.2f}"
+
+
+def _cell(name: str, interval: Interval) -> str:
+    return f"<td>{_shown(name, interval.value)}<br><small>{_short(name, interval)}</small></td>"
 
 
 def _failures(cases: Sequence[Case]) -> list[str]:
@@ -169,6 +220,7 @@ svg {{ width: 100%; height: auto; }} svg text {{ fill: var(--dim); font-size: 11
 .wide {{ overflow-x: auto; }}
 table {{ border-collapse: collapse; font-variant-numeric: tabular-nums; }}
 th, td {{ padding: .2rem .7rem; border-bottom: 1px solid var(--line); text-align: right; }}
+small {{ color: var(--dim); }}
 tbody th, .left {{ text-align: left; font-weight: normal; }}
 </style></head><body>
 <h1>Evaluation of {generation}</h1><p>{questions}; {cuts}</p>
@@ -182,7 +234,7 @@ many are answered. The dashed line is the cut in use.</figcaption></figure>
 </div>
 <h2>Figures</h2><div class="wide"><table><thead><tr><th class="left">figure</th><th>value</th>
 <th>95 % interval</th>{was}</tr></thead><tbody>{figures}</tbody></table></div>
-<h2>By language and kind of question</h2><div class="wide"><table><thead><tr>
+<h2>By language and kind of question</h2><p>{legend}</p><div class="wide"><table><thead><tr>
 <th class="left">group</th><th>asked</th>{heads}</tr></thead><tbody>{groups}</tbody></table></div>
 <h2>Questions that fail</h2><div class="wide"><table><thead><tr><th class="left">question</th>
 <th class="left">verdict</th><th>confidence</th><th class="left">wanted</th>

@@ -16,7 +16,7 @@ from assistant import generations, report
 from assistant.build import build, open_generation
 from assistant.cli import main
 from assistant.errors import QualityDropped
-from assistant.evaluate import evaluate, figures_of
+from assistant.evaluate import evaluate
 from assistant.metrics import (
     auroc,
     bootstrap,
@@ -121,13 +121,23 @@ def test_an_evaluation_is_the_same_every_time(guide, encoder, evaluated):
 
 
 def test_figures_of_groups_add_up(evaluated):
-    kinds = [v["questions"] for name, v in evaluated.groups.items() if name in _kinds(evaluated)]
-    assert sum(kinds) == len(evaluated.cases)
-    assert figures_of(evaluated.cases)["recall@1"] == evaluated.figures["recall@1"].value
+    """Of every kind, and of every language: questions, and right first passages."""
+    asked = [case for case in evaluated.cases if case.answerable]
+    right = round(evaluated.figures["recall@1"].value * len(asked))
+    for part in ("kind", "lang"):
+        names = [getattr(case.question, part) for case in asked]
+        silent = {getattr(case.question, part) for case in evaluated.cases}
+        assert sum(evaluated.groups[name].questions for name in silent) == len(evaluated.cases)
+        shares = {name: evaluated.groups[name].figures["recall@1"].value for name in names}
+        assert round(sum(shares[name] for name in names)) == right
 
 
-def _kinds(evaluated):
-    return {case.question.kind for case in evaluated.cases}
+def test_a_groups_figures_are_those_of_its_questions_asked_alone(guide, encoder, evaluated):
+    generation = generations.current(guide.index).generation
+    index, curve = open_generation(generation, encoder, guide)
+    english = [question for question in held_out(guide.corpus) if question.lang == "en"]
+    alone = evaluate(index, curve, english, rounds=60)
+    assert repr(evaluated.groups["en"].figures) == repr(alone.figures)
 
 
 def test_a_failure_names_what_came_instead(evaluated):
@@ -160,7 +170,24 @@ def test_a_question_cannot_write_into_the_page(guide, encoder):
 def test_json_has_null_where_a_figure_cannot_be_told(evaluated):
     values = report.as_json(evaluated)
     json.dumps(values, allow_nan=False)
-    assert values["groups"]["silent"]["recall@1"] is None
+    assert values["groups"]["silent"]["figures"]["recall@1"]["value"] is None
+
+
+def test_table_json_and_page_hold_the_reliability_the_risk_and_an_interval_of_every_group(
+    evaluated,
+):
+    values, shown, page = report.as_json(evaluated), report.text(evaluated), report.page(evaluated)
+    assert sum(bar["count"] for bar in values["reliability"]) == len(evaluated.cases)
+    assert values["risk_coverage"][-1][0] == 1
+    assert f"{values['reliability'][-1]['right']:.2f}" in shown
+    assert f"{values['risk_coverage'][-1][1]:.2f}" in shown
+    for name, group in values["groups"].items():
+        wrong, lost = (group["figures"][f] for f in ("wrong_of_answered", "refused_of_answerable"))
+        for one in (wrong, lost):
+            if one["low"] is not None:
+                bounds = f"{100 * one['low']:.0f}–{100 * one['high']:.0f} %"
+                assert bounds in shown.partition(f"  {name} ")[2].splitlines()[1]
+                assert bounds in page.partition(f"<th>{name}</th>")[2].partition("</tr>")[0]
 
 
 def test_the_command_writes_table_json_and_page(guide, tmp_path, capsys):
