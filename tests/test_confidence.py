@@ -1,5 +1,6 @@
 """A curve is worked by hand, agrees with scikit-learn, only rises with evidence, fits its index."""
 
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -190,6 +191,27 @@ def test_a_curve_of_other_settings_is_refused_until_it_is_fitted_anew(small):
     desk = Desk(other, encoder)
     assert desk.generation != first
     assert desk.ask("苹果放哪").quotes[0].headings[-1] == "苹果"
+
+
+FACTS = {
+    "encoder_sha256": "another model",
+    "views.jsonl": "another corpus",
+    "vectors.faiss": "other vectors",
+    "background.faiss": "other questions to compare with",
+    "passage_weight": "0.9",
+    "answered_risk": "0.5",
+}
+
+
+@pytest.mark.parametrize("fact", FACTS)
+def test_a_curve_of_another_model_corpus_or_setting_is_refused_by_name(small, fact):
+    generation = generations.current(small.index).generation
+    path = generation.folder / "confidence.json"
+    curve = Curve.read(path)
+    assert fact in curve.fitted_to
+    replace(curve, fitted_to={**curve.fitted_to, fact: FACTS[fact]}).write(path)
+    with pytest.raises(IndexUnusable, match=rf"{re.escape(fact)}.*assistant calibrate"):
+        open_generation(generation, CharacterEncoder(), small)
 
 
 def test_fitting_is_the_same_every_time(small):

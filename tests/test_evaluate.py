@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from sklearn.calibration import calibration_curve
 from sklearn.metrics import brier_score_loss, roc_auc_score
 
-from assistant import generations, report
+from assistant import cli, generations, report
 from assistant.build import build, open_generation
 from assistant.cli import main
 from assistant.errors import QualityDropped
@@ -230,17 +230,42 @@ def watched(tmp_path):
     return settings
 
 
-def test_a_build_that_answers_worse_is_refused_unless_forced(watched):
-    before = generations.current(watched.index).generation.id
-    path = watched.corpus / "a.md"
+def worsen(corpus):
+    """Let one passage share the words of another's question, and take them from the latter."""
+    path = corpus / "a.md"
     text = path.read_text("utf-8").replace("苹果放在冰箱里保存。", "苹果怎么放葡萄怎么放。")
     path.write_text(text.replace("葡萄洗净马上吃掉。", "乙。").replace("## 葡萄", "## 紫"), "utf-8")
-    labels = watched.corpus / "questions" / "fit.yaml"
+    labels = corpus / "questions" / "fit.yaml"
     labels.write_text(labels.read_text("utf-8").replace("'a.md#葡萄'", "'a.md#紫'"), "utf-8")
+
+
+def test_a_build_that_answers_worse_is_refused_unless_forced(watched):
+    before = generations.current(watched.index).generation.id
+    worsen(watched.corpus)
     with pytest.raises(QualityDropped, match="force"):
         build(watched, CharacterEncoder())
     assert generations.current(watched.index).generation.id == before
     build(watched, CharacterEncoder(), force=True)
+    assert generations.current(watched.index).generation.id != before
+
+
+@pytest.mark.parametrize(("flags", "code"), [((), 4), (("--force",), 0)])
+def test_the_command_refuses_a_worse_index_and_names_the_way_round(
+    watched, monkeypatch, capsys, flags, code
+):
+    before = generations.current(watched.index).generation.id
+    worsen(watched.corpus)
+    monkeypatch.setattr(cli, "open_encoder", lambda _: CharacterEncoder())
+    place = ["--corpus", str(watched.corpus), "--index", str(watched.index)]
+    assert main(["build", *place, *flags]) == code
+    assert (generations.current(watched.index).generation.id == before) == bool(code)
+    assert ("assistant build --force" in capsys.readouterr().err) == bool(code)
+
+
+def test_how_much_worse_is_too_much_is_a_setting(watched):
+    before = generations.current(watched.index).generation.id
+    worsen(watched.corpus)
+    build(watched.model_copy(update={"quality_drop": 1.0}), CharacterEncoder())
     assert generations.current(watched.index).generation.id != before
 
 

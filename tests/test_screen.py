@@ -209,6 +209,7 @@ SECRETS = [
     ("my pin 4821 was stolen", "password", "4821"),
     ("私钥是 5KJvsngHeMpm884wtkJNzQGaCErckhHJBGFsvd3VyK5qMZXj3hS", "private_key", "5KJvs"),
     (PHRASE, "seed_phrase", "sausage"),
+    (f"{PHRASE} {PHRASE}", "seed_phrase", "winner"),  # twenty-four
     (PHRASE.title(), "seed_phrase", "Sausage"),
     (PHRASE.replace(" ", "\n"), "seed_phrase", "sausage"),
     (f"my seed phrase is {PHRASE} please help", "seed_phrase", "yellow"),
