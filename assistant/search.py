@@ -29,8 +29,6 @@ from assistant.store import (
     Coarse,
     FaissStore,
     Lists,
-    Narrow,
-    Nominator,
     Rows,
     Scores,
     Store,
@@ -43,7 +41,6 @@ BACKGROUND, PAIRS = "background.faiss", "pairs.json"
 _POOL = 32  # views that a leg names beside eight a hit
 _SMALL_POOL = 64  # where words alone name them: looking up what they left out costs more
 _EVERY_VIEW = 100_000  # views up to which each may nominate its passage; above, no sentence does
-_BY_LISTS = 300_000  # views above which only the nearest lists of them are looked at
 _DECODED = 10_000  # views up to which their vectors are kept as they are compared
 _KINDS = ("passage", "sentence", "variant")
 _SENTENCE = _KINDS.index("sentence")
@@ -135,7 +132,9 @@ class Index:
         self._check()
         count = len(self._rows)
         self._first = np.append(np.flatnonzero(np.diff(self._rows[:, 0], prepend=-1)), count)
-        self._nominator = self._open_nominator()
+        self._lists: Lists | None = None
+        if isinstance(self._store, FaissStore) and (folder / NEAR).exists():
+            self._lists = Lists.open(folder / NEAR, self._store)
         self._decoded = self._store.matrix() if count <= _DECODED else None
         self._all = self._members(np.arange(len(self))) if count <= _DECODED else None
         self._pool = _POOL if self._all is None else _SMALL_POOL
@@ -215,27 +214,17 @@ class Index:
 
     def nominate(self, query: Vectors, k: int) -> tuple[Scores, Rows]:
         """Return cosines and rows of the `k` views nearest to a query vector that may nominate."""
-        if self._nominator is not None:
-            return self._nominator.search(query, k)
+        if self._lists is not None:
+            return self._lists.search(query, k)
         scores, rows = self._store.search(query[None], k)
         return scores[0], rows[0]
 
     @property
     def nomination(self) -> str:
         """Return in words which views a question is compared with."""
-        if isinstance(self._nominator, Lists):
-            return f"the nearest of {self._nominator.count} lists (IVF)"
-        return "every view" if self._nominator is None else "every view but sentences"
-
-    def _open_nominator(self) -> Nominator | None:
-        """Return what nominates in place of a large store, which would look at every view."""
-        if not isinstance(self._store, FaissStore):
-            return None
-        if (self.folder / NEAR).exists():
-            return Lists.open(self.folder / NEAR, self._store)
-        if len(self._rows) > _EVERY_VIEW:
-            return Narrow(self._store, np.flatnonzero(self._rows[:, 1] != _SENTENCE))
-        return None
+        if self._lists is None:
+            return "every view"
+        return f"every view but sentences, in the nearest of {self._lists.count} lists (IVF)"
 
     def _read(self, query: Query, top_k: int) -> _Asked:
         folded = fold(query.ask)
@@ -525,7 +514,7 @@ def write_rows(
     """Write the vectors and the words of the views into the folder itself."""
     store = FaissStore.build(vectors, precision)
     store.write(folder / VECTORS)
-    if len(views) > _BY_LISTS:
+    if len(views) > _EVERY_VIEW:
         kinds = np.array([view.kind for view in views])
         nominating = np.flatnonzero(kinds != "sentence")
         Lists.build(store, vectors[nominating], nominating).write(folder / NEAR)

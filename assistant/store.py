@@ -22,7 +22,6 @@ Rows = NDArray[np.int64]
 
 _LARGEST_BYTES = 64 * 2**30
 _LARGEST_LOOP = 2**31
-_SAMPLE, _BLOCK = 10_000, 1000  # rows
 _WIDER = 4
 _LEARNED_FROM = 40  # rows a list; FAISS warns below 39
 _ROUNDS = 6  # of k-means
@@ -201,45 +200,12 @@ def _to_eight_bits(most: Any) -> Any:
     return np.float32(127) / np.maximum(most, np.float32(1e-6))
 
 
-class Nominator(Protocol):
-    """Find candidates among some rows of a large store without looking at each."""
-
-    def search(self, query: Vectors, k: int) -> tuple[Scores, Rows]:
-        """Return the cosines and rows nearest to one query, best first, ties by lower row.
-
-        The cosines are exact; a near row may be missing. Fewer than `k` when fewer were looked at.
-        """
-
-
-class Narrow:
-    """Nominate in half the dimensions, then in full.
-
-    Kept are the directions along which the rows spread most (principal components), in eight bits;
-    of the best `_WIDER` times as many as are wanted the exact cosines decide.
-    """
-
-    def __init__(self, store: Store, rows: Rows) -> None:
-        self._store = store
-        some = store.vectors(rows[:: len(rows) // _SAMPLE + 1])
-        _, directions = np.linalg.eigh(some.T @ some)
-        self._onto = np.ascontiguousarray(directions.T[store.dimensions // 2 :])
-        narrow = np.empty((len(rows), len(self._onto)), dtype=np.float32)
-        for begin in range(0, len(rows), _BLOCK):
-            end = begin + _BLOCK
-            narrow[begin:end] = store.vectors(rows[begin:end]) @ self._onto.T
-        self._coarse = Coarse(narrow, rows)
-
-    def search(self, query: Vectors, k: int) -> tuple[Scores, Rows]:
-        """Compare with every row roughly, with the best exactly."""
-        narrow = np.vecdot(self._onto, query)  # `@` would wake a team of threads
-        rows = self._coarse.search(narrow[None], _WIDER * k)[1][0]
-        return _exactly(self._store, rows, query, k)
-
-
 class Lists:
-    """Nominate from the lists whose middles are nearest (IVF: Sivic & Zisserman 2003), mapped.
+    """Find candidates among some rows of a large store: those in the lists whose middles are near.
 
-    The rows lie in the lists in eight bits, so that a question reads a part of the file only.
+    IVF (Sivic & Zisserman 2003). The rows lie in the lists in eight bits and are mapped, so that a
+    question reads a part of the file only; of the best `_WIDER` times as many as are wanted the
+    exact cosines decide. A near row in a far list is missed.
     """
 
     def __init__(self, store: Store, index: Any) -> None:
@@ -282,14 +248,12 @@ class Lists:
         return int(self._index.nlist)
 
     def search(self, query: Vectors, k: int) -> tuple[Scores, Rows]:
-        """Compare with the rows of the nearest lists roughly, with the best exactly."""
+        """Return the cosines and rows nearest to one query, best first, ties by lower row.
+
+        Fewer than `k` when the lists that were read hold fewer.
+        """
         rows = _searched(self._index, query[None], _WIDER * k)[1][0]
-        return _exactly(self._store, rows[rows >= 0], query, k)
-
-
-def _exactly(store: Store, rows: Rows, query: Vectors, k: int) -> tuple[Scores, Rows]:
-    """Return the best of some rows by their exact cosines."""
-    rows = np.sort(rows)
-    scores = store.cosines(rows, query)
-    best = np.argsort(-scores, kind="stable")[:k]
-    return scores[best], rows[best]
+        rows = np.sort(rows[rows >= 0])
+        scores = self._store.cosines(rows, query)
+        best = np.argsort(-scores, kind="stable")[:k]
+        return scores[best], rows[best]
