@@ -17,6 +17,7 @@ from assistant.web.guard import Guard
 from assistant.web.limits import Limits
 from assistant.web.login import needs, sign_in_routes
 from assistant.web.office import office, static_routes
+from assistant.web.plain import Plain
 from assistant.web.problems import Problems, problem_handlers
 from assistant.web.protocol import patient, server_options
 
@@ -104,6 +105,7 @@ def create(settings: Settings) -> FastAPI:
     app.add_middleware(Limits, settings=settings)
     app.add_middleware(Problems)
     app.add_middleware(Guard, settings=settings)
+    app.add_middleware(Plain)
     return app
 
 

@@ -85,7 +85,9 @@ def test_the_ask_page_and_it_alone_may_be_framed_by_the_sites_of_the_setting(ser
     with server.client as client:
         page = client.get("/?embed=1")
         assert _ancestors(page) == f"'self' http://localhost:{site.server_port}"
-        assert "x-frame-options" not in page.headers
+        refused = client.post("/?embed=1", content=b"x" * 300_000)  # its refusal is seen there too
+        assert (refused.status_code, _ancestors(refused)) == (413, _ancestors(page))
+        assert not {"x-frame-options"} & {*page.headers, *refused.headers}
         for path in ("/login", "/docs", "/agent", "/maintain", "/source/x", "/healthz", "/nothing"):
             answer = client.get(path, headers={"Accept": "text/html"})
             assert _ancestors(answer) in ("'self'", "'none'"), path

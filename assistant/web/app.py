@@ -14,9 +14,8 @@ from tempfile import TemporaryDirectory
 import gradio as gr
 import uvicorn
 from fastapi import FastAPI
-from fastapi.exceptions import RequestValidationError
 from starlette.requests import Request
-from starlette.responses import HTMLResponse, JSONResponse, Response
+from starlette.responses import HTMLResponse, Response
 
 from assistant.access import Access
 from assistant.desk import Desk
@@ -38,13 +37,14 @@ from assistant.web.mcp import mount_mcp
 from assistant.web.office import static_routes
 from assistant.web.page import I18N, THEME, build_page
 from assistant.web.passing import Passing, Peers
-from assistant.web.problems import Problems, problem_handlers
+from assistant.web.plain import Plain, language_of_reader
+from assistant.web.problems import HANDLERS, Problems, problem_handlers
 from assistant.web.protocol import Listener, server_options, take_handles
 from assistant.web.render import page_html, source_html, text
 from assistant.web.shell import Shell
 from assistant.web.telemetry import Counted, Telemetry, share_metrics
 from assistant.web.widget import widget_routes
-from assistant.web.wording import preferred, say
+from assistant.web.wording import say
 from assistant.webhook import Webhook
 from assistant.workers import run_workers
 
@@ -87,6 +87,7 @@ def create_app(front: FrontDesk, access: Access, crew: Crew | None = None) -> Fa
         patience = _PATIENCE * front.settings.request_seconds
         app.add_middleware(Passing, peers=crew.peers, seconds=patience)
     app.add_middleware(Guard, settings=front.settings)
+    app.add_middleware(Plain)
     problem_handlers(app)
     sign_in_routes(app, access)
     static_routes(app)
@@ -115,21 +116,15 @@ def create_app(front: FrontDesk, access: Access, crew: Crew | None = None) -> Fa
         enable_monitoring=False,
         app_kwargs={
             "openapi_url": None,
-            "exception_handlers": {RequestValidationError: _unreadable},
+            "exception_handlers": dict(HANDLERS),
         },
     )
     return mounted
 
 
-def _unreadable(request: Request, error: Exception) -> JSONResponse:
-    """Refuse a body that does not fit; FastAPI would send it back, and fail on what JSON lacks."""
-    return JSONResponse({"detail": "the request could not be read"}, 422)
-
-
 def _source(desk: Desk) -> Callable[[Request, str], Response]:
     def source(request: Request, path: str) -> Response:
-        headers = request.headers
-        language = preferred(headers.get("accept-language", ""), headers.get("cookie", ""))
+        language = language_of_reader(request.scope)
         document = desk.document(path)
         if document is None:
             words = f"<p>{text(say('no_source', language))}</p>"

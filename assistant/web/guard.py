@@ -12,6 +12,7 @@ from assistant.web.problems import problem
 
 Refusal = tuple[int, str]
 
+_SELF = "'self'"
 _PAGE = ("", "/")  # the ask page: the one that other sites may frame
 _LOOPBACK = ("127.0.0.1", "localhost", "[::1]")
 EVERYWHERE = ("0.0.0.0", "::")
@@ -60,10 +61,10 @@ def known_hosts(settings: Settings) -> set[str]:
 
 def frame_ancestors(settings: Settings) -> str:
     """Return who may show the ask page in a frame: our own pages, and the sites of the setting."""
-    return " ".join(("'self'", *settings.widget_origins))
+    return " ".join((_SELF, *settings.widget_origins))
 
 
-def policy(nonce: str = "", ancestors: str = "'self'") -> str:
+def policy(nonce: str = "", ancestors: str = _SELF) -> str:
     """Return the content security policy; with a nonce, of a page whose own scripts bear it.
 
     `ancestors` are the sites that may show the page in a frame.
@@ -83,7 +84,7 @@ class Guard:
         self._app = app
         self._patience = patience
         self._most = settings.max_body_kb * 1024
-        self._framed = _PAGE if settings.widget_origins else ()
+        self._ancestors = frame_ancestors(settings)
         self._anywhere = settings.host in EVERYWHERE
         self._trusted = {name.lower() for name in settings.allowed_hosts}
         self._hosts = known_hosts(settings)
@@ -93,7 +94,7 @@ class Guard:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        sent = _with_headers(send, framed=scope["path"] in self._framed)
+        sent = _with_headers(send, self._ancestors if scope["path"] in _PAGE else _SELF)
         taken = self._refuse(scope["path"], scope["headers"]) or await self._body(receive)
         if isinstance(taken, tuple):
             status, words = taken
@@ -173,12 +174,12 @@ def _is_address(host: str) -> bool:
     return True
 
 
-def _with_headers(send: Send, framed: bool = False) -> Send:
-    """Add the safe headers; `framed`: other sites may show this page, as its own policy says."""
+def _with_headers(send: Send, ancestors: str) -> Send:
+    """Add the safe headers; `ancestors` are the sites that may show this page, or its refusal."""
     extra = [(k.encode(), v.encode()) for k, v in _HEADERS.items()]
-    if framed:  # x-frame-options cannot name sites
+    if ancestors != _SELF:  # x-frame-options cannot name sites
         extra = [(name, value) for name, value in extra if name != b"x-frame-options"]
-    extra.append((b"content-security-policy", policy().encode()))
+    extra.append((b"content-security-policy", policy(ancestors=ancestors).encode()))
 
     async def sent(message: Message) -> None:
         if message["type"] == "http.response.start":

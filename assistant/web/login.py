@@ -13,6 +13,7 @@ from starlette.responses import RedirectResponse, Response
 from assistant.access import Access, Person, Role
 from assistant.web.office import SESSION, is_https, language_of, office
 from assistant.web.office_words import words
+from assistant.web.plain import for_a_person
 from assistant.web.problems import problem
 
 _VISIT = "assistant_visit"  # the cookie that the sign-in form is bound to, before any session
@@ -175,17 +176,18 @@ def _turned(request: Request, error: Exception) -> Response:
 
 
 def _unknown(request: Request) -> Response:
-    if _shows_pages(request) and request.method in _SAFE:
+    seen = for_a_person(request.headers)
+    if seen and request.method in _SAFE:
         here = request.url.path + (f"?{request.url.query}" if request.url.query else "")
         return RedirectResponse(f"/login?next={quote(here, safe='/')}", 303)
-    if _shows_pages(request):
+    if seen:
         return _refused(request, None, 401, words("signed_out", language_of(request)))
     said = "Sign in, or send a token of this service as `Authorization: Bearer …`."
     return problem(401, said, _CHALLENGE)
 
 
 def _not_allowed(request: Request, person: Person, role: Role) -> Response:
-    if _shows_pages(request):
+    if for_a_person(request.headers):
         language = language_of(request)
         needed, mine = words(f"role_{role}", language), words(f"role_{person.role}", language)
         said = words("only_for", language, role=needed, mine=mine)
@@ -194,7 +196,7 @@ def _not_allowed(request: Request, person: Person, role: Role) -> Response:
 
 
 def _old_form(request: Request, person: Person | None) -> Response:
-    if _shows_pages(request):
+    if for_a_person(request.headers):
         return _refused(request, person, 403, words("old_form", language_of(request)))
     return problem(403, "Send the session's form token: field form_token or header X-Form-Token.")
 
@@ -204,11 +206,6 @@ def _refused(request: Request, person: Person | None, status: int, said: str) ->
     if status == 401:
         page.headers.update(_CHALLENGE)
     return page
-
-
-def _shows_pages(request: Request) -> bool:
-    """Tell whether an answer is for the eyes of a person with a browser."""
-    return "text/html" in request.headers.get("accept", "") and _bearer(request) is None
 
 
 async def _is_ours(request: Request) -> bool:

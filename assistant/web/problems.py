@@ -3,7 +3,7 @@
 import asyncio
 import logging
 import secrets
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextvars import ContextVar
 from http import HTTPStatus
 
@@ -13,6 +13,9 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+PROBLEM = "application/problem+json"
+"""The media type of an error that a program gets."""
 
 _request_id: ContextVar[str] = ContextVar("request_id", default="")
 _log = logging.getLogger(__name__)
@@ -32,13 +35,13 @@ def problem(status: int, detail: str, headers: Mapping[str, str] | None = None) 
         "detail": detail.encode("utf-8", "replace").decode(),  # half a character is no JSON
         "instance": request_id(),
     }
-    return JSONResponse(content, status, headers, "application/problem+json")
+    return JSONResponse(content, status, headers, PROBLEM)
 
 
 def problem_handlers(app: FastAPI) -> None:
     """Make an application answer refused and unreadable requests with problems."""
-    app.add_exception_handler(HTTPException, _refused)
-    app.add_exception_handler(RequestValidationError, _unreadable)
+    for error, answer in HANDLERS.items():
+        app.add_exception_handler(error, answer)
 
 
 def _refused(request: Request, error: Exception) -> JSONResponse:
@@ -54,6 +57,13 @@ def _unreadable(request: Request, error: Exception) -> JSONResponse:
         f"{name}: {one['msg']}" for name, one in zip(fields, error.errors(), strict=True)
     )
     return problem(422, f"The request could not be read: {said[:500]}.")
+
+
+HANDLERS: Mapping[type[Exception], Callable[[Request, Exception], JSONResponse]] = {
+    HTTPException: _refused,
+    RequestValidationError: _unreadable,
+}
+"""What answers the errors that an application raises on purpose."""
 
 
 class Problems:

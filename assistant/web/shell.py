@@ -5,12 +5,13 @@ import secrets
 from html import escape
 from pathlib import Path
 
-from starlette.datastructures import Headers, MutableHeaders, QueryParams
+from starlette.datastructures import MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from assistant.answer import Language
 from assistant.web.guard import policy
-from assistant.web.wording import preferred, say, tag
+from assistant.web.plain import language_of_reader
+from assistant.web.wording import say, tag
 
 _STATIC = Path(__file__).parent / "static"
 _SCRIPT = (_STATIC / "page.js").read_text("utf-8")
@@ -33,11 +34,7 @@ class Shell:
             await self._app(scope, receive, send)
             return
         plain = [(name, value) for name, value in scope["headers"] if name != b"accept-encoding"]
-        headers = Headers(scope=scope)
-        asked = QueryParams(scope["query_string"]).get("lang", "")  # by the widget's tag
-        chosen = f"{headers.get('cookie', '')}; lang={asked}"
-        language = preferred(headers.get("accept-language", ""), chosen)
-        page = _Page(send, language, self._ancestors)
+        page = _Page(send, language_of_reader(scope), self._ancestors)
         await self._app({**scope, "headers": plain}, receive, page)
 
 

@@ -117,6 +117,41 @@ WORDS: dict[str, dict[Language, str]] = {
         "zh": "指南已经更新，这段引文的位置变了。",
         "en": "The guide has been updated; the quoted place has moved.",
     },
+    # What a person reads in place of a program's problem, by its status
+    "refused": {"zh": "这个请求没有被接受。", "en": "This request was not taken."},
+    "refused_404": {"zh": "没有这个页面。", "en": "There is no such page."},
+    "refused_408": {
+        "zh": "没有收到完整的内容，网络可能太慢。",
+        "en": "Your request did not arrive in full; the connection may be slow.",
+    },
+    "refused_413": {
+        "zh": "内容太长，没有收下。请返回缩短后再发。",
+        "en": "That was too long to be taken. Go back, shorten it and send it again.",
+    },
+    "refused_429": {
+        "zh": "请求太频繁了，请等 {seconds} 秒再试。",
+        "en": "Too many requests came from your connection. Please wait {seconds} s, then try "
+        "again.",
+    },
+    "refused_500": {
+        "zh": "我们这边出了问题。请再试一次；如果还是不行，请把下面的编号告诉我们。",
+        "en": "Something went wrong on our side. Try again; if it stays, tell us the number below.",
+    },
+    "refused_503": {
+        "zh": "现在太忙，请等 {seconds} 秒再试。",
+        "en": "It is too busy here just now. Please wait {seconds} s, then try again.",
+    },
+    "again": {"zh": "再试一次", "en": "Try again"},
+    "resend": {
+        "zh": "到时请刷新这个页面，浏览器会再发送一次您写的内容。",
+        "en": "Then reload this page: the browser sends what you wrote once more.",
+    },
+    "not_waiting": {
+        "zh": "如果事情紧急，请直接从官方应用或官网联系客服。",
+        "en": "If it is urgent, reach support through the official app or website at once.",
+    },
+    "to_start": {"zh": "回到首页", "en": "Back to the start"},
+    "number": {"zh": "编号", "en": "Number"},
     # What Gradio says to screen readers; it has no Chinese of its own for some of it.
     "common.loading": {"zh": "请稍候", "en": "One moment"},
     "common.complete": {"zh": "已有回答", "en": "Done"},
