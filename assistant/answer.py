@@ -15,7 +15,8 @@ _HAN = re.compile(r"[\u3400-\u9fff]")
 _WORTH_SHOWING = 0.75  # of the best passage's score; weaker ones would only distract
 _WORTH_MARKING = 0.85  # of the best sentence's score
 _MOST_MARKS = 3
-_RIVAL = 0.06  # of ranking score
+RIVAL = 0.06
+"""How much less ranking score a passage may have that is taken to answer about as likely."""
 _WORD_SHARE = 0.3  # what shared words add to a sentence's cosine
 
 _MESSAGES: dict[Verdict, dict[Language, str]] = {
@@ -62,7 +63,7 @@ def rivals(ranking: Ranking) -> tuple[Hit, ...]:
     """Return the passages, at most three, that answer about as likely as the first does."""
     if not ranking.hits:
         return ()
-    least = ranking.hits[0].score - _RIVAL
+    least = ranking.hits[0].score - RIVAL
     return tuple(hit for hit in ranking.hits[:3] if hit.score >= least)
 
 

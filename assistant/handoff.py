@@ -11,7 +11,7 @@ from datetime import UTC, datetime
 from functools import lru_cache
 from weakref import WeakKeyDictionary
 
-from assistant.answer import Language, language_of, quote_chunk
+from assistant.answer import RIVAL, Language, language_of, quote_chunk
 from assistant.contacts import (
     Contacts,
     OperatorChannel,
@@ -356,8 +356,12 @@ def unsearched(language: Language) -> str:
 
 
 def choices(quotes: Sequence[Quote]) -> tuple[str, ...]:
-    """Return the sections that a question may mean, as the guide's own headings."""
-    return tuple(dict.fromkeys(q.headings[-1] if q.headings else q.title for q in quotes))
+    """Return the sections that a question may mean, as the guide's own headings, likeliest first.
+
+    Quotes that only stand behind them, further down the ranking, are none of its meanings.
+    """
+    rivals = [q for q in quotes if q.score >= quotes[0].score - RIVAL]
+    return tuple(dict.fromkeys(q.headings[-1] if q.headings else q.title for q in rivals))
 
 
 # --- The ticket ----------------------------------------------------------------------------------

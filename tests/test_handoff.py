@@ -2,6 +2,7 @@
 
 import json
 import re
+from dataclasses import replace
 from datetime import UTC, datetime
 
 import orjson
@@ -23,6 +24,7 @@ from assistant.handoff import (
     ticket_text,
     write_ticket,
 )
+from assistant.questions import fit_questions
 from assistant.records import Reason
 from assistant.settings import Settings
 from assistant.triage import small_talk_reply, triage
@@ -193,14 +195,30 @@ def test_no_coin_and_no_profit_is_ever_praised(desk):
 
 
 def test_several_meanings_are_offered_as_the_guides_headings(desk):
-    quotes = (*desk.ask("忘记密码").quotes[:1], *desk.ask("充值不成功").quotes[:1])
+    asked = ("忘记密码", "充值不成功", "交易纠纷")
+    found = [desk.ask(question).quotes[0] for question in asked]
+    quotes = tuple(replace(q, score=s) for q, s in zip(found, (0.8, 0.76, 0.7), strict=True))
     for language, question in (("zh", "打不开"), ("en", "it fails")):
         case = Case("ambiguous", question, language, quotes)
         handoff = hand_off(case, read_contacts(REPOSITORY / "corpus"), desk.index)
         assert choices(quotes) == ("2. 密码找回", "1. 充值不成功")
         assert all(heading in lead(case) for heading in choices(quotes))
+        assert quotes[2].headings[-1] not in lead(case)
         assert handoff.reason == "ambiguous"
     assert lead(Case("ambiguous", "打不开", "zh", quotes[:1])) == ""
+
+
+def test_the_choices_offered_are_the_two_or_three_passages_that_are_about_as_likely(desk):
+    asked = (q.ask for q in fit_questions(REPOSITORY / "corpus"))
+    handed = [(answer, answer.handoff) for answer in map(desk.ask, asked) if answer.handoff]
+    several = [answer for answer, handoff in handed if handoff.reason == "ambiguous"]
+    assert len(several) >= 10
+    for answer in several:
+        scores = [quote.score for quote in answer.quotes]
+        likely = [q.headings[-1] for q in answer.quotes if q.score > scores[0] - 0.06]
+        assert 2 <= len(likely) <= 3
+        shown = re.split("：|: ", answer.message, maxsplit=1)[1]
+        assert re.split("；|; ", shown) == list(dict.fromkeys(likely))
 
 
 # --- Channels -------------------------------------------------------------------------------------
