@@ -237,9 +237,8 @@ def _evaluate(options: argparse.Namespace) -> int:
     done = evaluate(*open_generation(now, encoder, settings), questions)
     other = None
     if options.against:
-        folder = settings.index / "generations" / options.against
-        generation = generations.Generation(folder.name, folder, generations.verify(folder))
-        other = evaluate(*open_generation(generation, encoder, settings), questions)
+        before = generations.named(settings.index, options.against)
+        other = evaluate(*open_generation(before, encoder, settings), questions)
     if options.json:
         _write(options.json, orjson.dumps(report.as_json(done, other), option=orjson.OPT_INDENT_2))
     if options.html:

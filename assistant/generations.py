@@ -266,6 +266,15 @@ def history(root: Path) -> list[str]:
     return _listed(root)
 
 
+def named(root: Path, name: str) -> Generation:
+    """Return a generation by its id, verified; raise IndexUnusable, listing those there are."""
+    if name not in (listed := _listed(root)):
+        there = ", ".join(listed) or "none"
+        raise IndexUnusable(f"no generation {name!r} in {root}; there are: {there}")
+    folder = root / _GENERATIONS / name
+    return Generation(name, folder, verify(folder))
+
+
 def sweep(root: Path, keep: int, before: str | None = None, release: Release = _nothing) -> None:
     """Remove drafts and all but the newest `keep` generations; the current one always stays.
 

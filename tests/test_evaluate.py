@@ -208,7 +208,9 @@ def test_the_command_writes_table_json_and_page(guide, tmp_path, capsys):
     assert values["against"]["generation"] == generation
     assert (tmp_path / "e.html").read_text("utf-8").startswith("<!doctype html>")
     assert main(["evaluate", *place, "--questions", str(tmp_path / "none.yaml")]) == 4
+    capsys.readouterr()
     assert main(["evaluate", *place, "--against", "000099-00000000"]) == 3
+    assert f"there are: {generation}" in capsys.readouterr().err
 
 
 @pytest.fixture
