@@ -48,6 +48,22 @@ def points(count=400, seed=1, judged=None):
     return Points(x, right, right, np.ones(count), every if judged is None else judged)
 
 
+def test_a_probability_and_its_verdict_by_hand():
+    """2 × 0.75 + 1 × 0.5 − 4 × 0.25 − 1 = 0, an even chance; ln 3 more evidence makes it 3 to 1."""
+    weights = {"passage": 2.0, "support": 1.0, "crowd": -4.0}
+    coefficients = tuple(weights.get(name, 0.0) for name in SIGNALS)
+    curve = Curve(SIGNALS, coefficients, -1.0, 0.75, 0.5, {}, {})
+    seen = {"passage": 0.75, "support": 0.5, "crowd": 0.25}
+    even = [seen.get(name, 0.9) for name in SIGNALS]
+    more = [
+        s + (np.log(3) if name == "support" else 0) for s, name in zip(even, SIGNALS, strict=True)
+    ]
+    even, more = curve.probability(ranking_of(even)), curve.probability(ranking_of(more))
+    assert (even, more) == (pytest.approx(1 / 2), pytest.approx(3 / 4))
+    assert decide(even, curve.answered_cut, curve.refused_cut) == "uncertain"
+    assert decide(more + 1e-9, curve.answered_cut, curve.refused_cut) == "answered"
+
+
 def test_cuts_by_hand():
     p = np.array([0.9, 0.8, 0.7, 0.6, 0.5, 0.4, 0.3, 0.2])
     right = np.array([1, 1, 1, 0, 1, 0, 1, 0], dtype=bool)
@@ -212,6 +228,17 @@ def test_a_curve_of_another_model_corpus_or_setting_is_refused_by_name(small, fa
     replace(curve, fitted_to={**curve.fitted_to, fact: FACTS[fact]}).write(path)
     with pytest.raises(IndexUnusable, match=rf"{re.escape(fact)}.*assistant calibrate"):
         open_generation(generation, CharacterEncoder(), small)
+
+
+def test_the_test_part_never_moves_the_curve(small):
+    """Labels that contradict all others, in a file of the test part and then in one that counts."""
+    first = recalibrate(small, CharacterEncoder())
+    (small.corpus / "questions").mkdir()
+    asked = "".join(f"- {{ask: 苹果怎么放{'呀' * n}, passage: null}}\n" for n in range(9))
+    (small.corpus / "questions" / "test_two.yaml").write_text(asked, "utf-8")
+    assert recalibrate(small, CharacterEncoder()) == first
+    (small.corpus / "questions" / "more.yaml").write_text(asked, "utf-8")
+    assert recalibrate(small, CharacterEncoder()).coefficients != first.coefficients
 
 
 def test_fitting_is_the_same_every_time(small):
