@@ -40,7 +40,7 @@ VECTORS, LEXICAL, ROWS, NEAR = "vectors.faiss", "lexical", "rows.i32", "near.fai
 BACKGROUND, PAIRS = "background.faiss", "pairs.json"
 _POOL = 32  # views that a leg names beside eight a hit
 _SMALL_POOL = 64  # where words alone name them: looking up what they left out costs more
-_EVERY_VIEW = 100_000  # views up to which each may nominate its passage; above, no sentence does
+_EVERY_VIEW = 100_000  # views up to which all are compared; above, the nearest lists of them
 _DECODED = 10_000  # views up to which their vectors are kept as they are compared
 _KINDS = ("passage", "sentence", "variant")
 _SENTENCE = _KINDS.index("sentence")
@@ -134,7 +134,7 @@ class Index:
         self._first = np.append(np.flatnonzero(np.diff(self._rows[:, 0], prepend=-1)), count)
         self._lists: Lists | None = None
         if isinstance(self._store, FaissStore) and (folder / NEAR).exists():
-            self._lists = Lists.open(folder / NEAR, self._store)
+            self._lists = Lists.open(folder / NEAR)
         self._decoded = self._store.matrix() if count <= _DECODED else None
         self._all = self._members(np.arange(len(self))) if count <= _DECODED else None
         self._pool = _POOL if self._all is None else _SMALL_POOL
@@ -212,19 +212,19 @@ class Index:
             (start, end, score) for (start, end), score in zip(spans, scores.tolist(), strict=True)
         ]
 
-    def nominate(self, query: Vectors, k: int) -> tuple[Scores, Rows]:
-        """Return cosines and rows of the `k` views nearest to a query vector that may nominate."""
+    def nominate(self, query: Vectors, k: int) -> Rows:
+        """Return the views, about `k`, that are nearest to a query vector, roughly."""
         if self._lists is not None:
             return self._lists.search(query, k)
-        scores, rows = self._store.search(query[None], k)
-        return scores[0], rows[0]
+        rows: Rows = self._store.search(query[None], k)[1][0]
+        return rows
 
     @property
     def nomination(self) -> str:
         """Return in words which views a question is compared with."""
-        if self._lists is None:
+        if self._lists is None or self._lists.count == 1:
             return "every view"
-        return f"every view but sentences, in the nearest of {self._lists.count} lists (IVF)"
+        return f"all but sentences, in the nearest of {self._lists.count} lists (IVF)"
 
     def _read(self, query: Query, top_k: int) -> _Asked:
         folded = fold(query.ask)
@@ -293,7 +293,8 @@ class Index:
         """Find the best views by BM25."""
         views, scores = self._lexical.search(asked.weights, asked.most)
         floor = float(scores[-1]) if len(scores) == asked.most else 0.0
-        return _Words(*self._visible(asked, views, scores), floor)
+        kept = self._visible(asked, views)
+        return _Words(views[kept], scores[kept], floor)
 
     def _candidates(self, asked: _Asked, near: _Near, words: _Words) -> _Members:
         """Return the passages that may be among the best: of a small index every one.
@@ -307,17 +308,16 @@ class Index:
         if self._all is not None:
             absent = np.isin(self._first[self._all.passages], asked.hidden)
             return self._members(self._all.passages[~absent])
-        scores, nearest = self.nominate(near.vector, asked.most)
-        views = np.append(words.views, self._visible(asked, nearest, scores)[0])
+        nearest = self.nominate(near.vector, asked.most)
+        views = np.append(words.views, nearest[self._visible(asked, nearest)])
         return self._members(np.unique(self._rows[views, 0]))
 
-    def _visible(self, asked: _Asked, views: Rows, scores: Scores) -> tuple[Rows, Scores]:
-        """Leave out views that are hidden, or whose whole passage is."""
+    def _visible(self, asked: _Asked, views: Rows) -> Any:
+        """Return what to index with to leave out views that are hidden, or whose passage is."""
         if not len(asked.hidden):
-            return views, scores
+            return slice(None)
         whole = self._first[self._rows[views, 0]]
-        kept = ~np.isin([views, whole], asked.hidden).any(axis=0)
-        return views[kept], scores[kept]
+        return ~np.isin([views, whole], asked.hidden).any(axis=0)
 
     def _members(self, passages: Rows) -> _Members:
         """Return passages with all their views."""
@@ -360,8 +360,9 @@ class Index:
             may = (raw == 0) & (fuse(mixed, most, asked.weight, self._settings) >= least)
             if len(doubtful := passages[may]):
                 count = int((self._first[doubtful + 1] - self._first[doubtful]).sum())
-                found = self._lexical.scores(asked.weights, doubtful.tolist(), count)
-                add(*self._visible(asked, *found))
+                views, scores = self._lexical.scores(asked.weights, doubtful.tolist(), count)
+                kept = self._visible(asked, views)
+                add(views[kept], scores[kept])
         return raw
 
     def _coverage(self, row: int, asked: _Asked) -> float:
@@ -512,13 +513,18 @@ def write_rows(
     precision: str,
 ) -> None:
     """Write the vectors and the words of the views into the folder itself."""
-    store = FaissStore.build(vectors, precision)
-    store.write(folder / VECTORS)
-    if len(views) > _EVERY_VIEW:
-        kinds = np.array([view.kind for view in views])
-        nominating = np.flatnonzero(kinds != "sentence")
-        Lists.build(store, vectors[nominating], nominating).write(folder / NEAR)
+    FaissStore.build(vectors, precision).write(folder / VECTORS)
+    if len(views) > _DECODED:
+        _lists(views, vectors).write(folder / NEAR)
     Lexical.build(folder / LEXICAL, folded, (view.chunk for view in views))
+
+
+def _lists(views: Sequence[View], vectors: Vectors) -> Lists:
+    """Return what nominates: every view, or of a large index those that are no sentences."""
+    if len(views) <= _EVERY_VIEW:
+        return Lists.build(vectors, np.arange(len(views)), 1)
+    rows = np.flatnonzero([view.kind != "sentence" for view in views])
+    return Lists.build(vectors[rows], rows, 4 * math.isqrt(len(rows)))
 
 
 def write_background(folder: Path, vectors: Vectors) -> None:

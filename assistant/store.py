@@ -22,8 +22,8 @@ Rows = NDArray[np.int64]
 
 _LARGEST_BYTES = 64 * 2**30
 _LARGEST_LOOP = 2**31
-_WIDER = 4
 _LEARNED_FROM = 40  # rows a list; FAISS warns below 39
+_BLOCK = 10_000  # rows
 _ROUNDS = 6  # of k-means
 _PROBED = 8  # of so many lists one is read
 
@@ -201,27 +201,24 @@ def _to_eight_bits(most: Any) -> Any:
 
 
 class Lists:
-    """Find candidates among some rows of a large store: those in the lists whose middles are near.
+    """Find the rows that are near, roughly: in eight bits, in the lists whose middles are nearest.
 
-    IVF (Sivic & Zisserman 2003). The rows lie in the lists in eight bits and are mapped, so that a
-    question reads a part of the file only; of the best `_WIDER` times as many as are wanted the
-    exact cosines decide. A near row in a far list is missed.
+    IVF (Sivic & Zisserman 2003), mapped, so that a question reads a part of the file only. With one
+    list every row is compared; with more a near row in a far list is missed.
     """
 
-    def __init__(self, store: Store, index: Any) -> None:
-        self._store = store
+    def __init__(self, index: Any) -> None:
         self._index = index
 
     @classmethod
-    def build(cls, store: Store, vectors: Vectors, rows: Rows) -> "Lists":
-        """Take rows of a store and their vectors, and learn lists from some of them."""
-        count = max(1, min(4 * math.isqrt(len(rows)), len(rows) // _LEARNED_FROM))
-        middles = faiss.IndexFlatIP(vectors.shape[1])
+    def build(cls, vectors: Vectors, rows: Rows, most: int) -> "Lists":
+        """Take unit vectors and their rows, and learn at most so many lists from some of them."""
+        count = max(1, min(most, len(rows) // _LEARNED_FROM))
         index = faiss.IndexIVFScalarQuantizer(
-            middles,
+            faiss.IndexFlatIP(vectors.shape[1]),
             vectors.shape[1],
             count,
-            faiss.ScalarQuantizer.QT_8bit,
+            faiss.ScalarQuantizer.QT_8bit_direct_signed,
             faiss.METRIC_INNER_PRODUCT,
             False,  # rows as they are, not as they differ from the middle of their list
         )
@@ -229,14 +226,17 @@ class Lists:
         index.cp.niter = _ROUNDS
         index.cp.spherical = True
         index.train(vectors[:: max(1, len(vectors) // (_LEARNED_FROM * count))])
-        index.add_with_ids(vectors, rows)
+        scale = _to_eight_bits(max(vectors.max(initial=0), -vectors.min(initial=0)))
+        for begin in range(0, len(rows), _BLOCK):
+            part = slice(begin, begin + _BLOCK)
+            index.add_with_ids(np.round(vectors[part] * scale), rows[part])
         index.nprobe = -(-count // _PROBED)
-        return cls(store, index)
+        return cls(index)
 
     @classmethod
-    def open(cls, path: Path, store: Store) -> "Lists":
+    def open(cls, path: Path) -> "Lists":
         """Map what `write` wrote; the file's hash must have been checked before."""
-        return cls(store, _read(path, faiss.IndexIVFScalarQuantizer))
+        return cls(_read(path, faiss.IndexIVFScalarQuantizer))
 
     def write(self, path: Path) -> None:
         """Write the lists to a new file; raise OSError when they do not fit."""
@@ -247,13 +247,8 @@ class Lists:
         """Return the number of lists."""
         return int(self._index.nlist)
 
-    def search(self, query: Vectors, k: int) -> tuple[Scores, Rows]:
-        """Return the cosines and rows nearest to one query, best first, ties by lower row.
-
-        Fewer than `k` when the lists that were read hold fewer.
-        """
-        rows = _searched(self._index, query[None], _WIDER * k)[1][0]
-        rows = np.sort(rows[rows >= 0])
-        scores = self._store.cosines(rows, query)
-        best = np.argsort(-scores, kind="stable")[:k]
-        return scores[best], rows[best]
+    def search(self, query: Vectors, k: int) -> Rows:
+        """Return the rows nearest to one query, fewer than `k` when the lists hold fewer."""
+        whole = np.round(query * _to_eight_bits(np.abs(query).max()))
+        rows: Rows = _searched(self._index, whole[None], k)[1][0]
+        return rows[rows >= 0]

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from fakes import CharacterEncoder
 
-from assistant import generations, search
+from assistant import generations, search, store
 from assistant.build import build
 from assistant.calibrate import probes
 from assistant.errors import IndexUnusable
@@ -159,22 +159,26 @@ def test_half_precision_finds_the_same(small):
         assert [h.row for h in one] == [h.row for h in other]
 
 
-def test_a_large_index_finds_what_a_small_one_does(small, monkeypatch):
+@pytest.mark.parametrize(("most", "compared"), [(10_000, "every view"), (20, "of 12 lists")])
+def test_a_large_index_finds_what_a_small_one_does(small, most, compared, monkeypatch):
     encoder = CharacterEncoder()
     build(small, encoder)
     asked = [f"事情{i}怎么办理" for i in range(12)]
     before = [open_index(small, encoder).search(question, 3).hits for question in asked]
-    monkeypatch.setattr(search, "_DECODED", 0)
-    monkeypatch.setattr(search, "_EVERY_VIEW", 20)
+    monkeypatch.setattr(search, "_DECODED", 10)
+    monkeypatch.setattr(search, "_EVERY_VIEW", most)
+    monkeypatch.setattr(store, "_LEARNED_FROM", 2)
+    monkeypatch.setattr(store, "_PROBED", 1)
     build(small, encoder)
     index = open_index(small, encoder)
-    assert "the nearest of 1 lists" in index.nomination
+    assert (index.folder / search.NEAR).exists()
+    assert compared in index.nomination
     facts = generations.current(small.index).generation.manifest.facts
     assert facts["compared"] == index.nomination
     for question, hits in zip(asked, before, strict=True):
         found = index.search(question, 3).hits
-        assert found[0].row == hits[0].row
-        assert found[0].score == pytest.approx(hits[0].score, abs=1e-6)
+        assert [hit.row for hit in found] == [hit.row for hit in hits]
+        assert [hit.score for hit in found] == pytest.approx([hit.score for hit in hits], abs=1e-6)
 
 
 def test_a_table_of_lines_that_does_not_fit_is_refused(small):
