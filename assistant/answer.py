@@ -7,6 +7,7 @@ from typing import Literal
 
 from assistant.fold import fold, terms
 from assistant.records import Chunk, Hit, Quote, Ranking, Reason, Verdict
+from assistant.screen import unmasked
 from assistant.search import Index
 
 Language = Literal["zh", "en"]
@@ -36,8 +37,11 @@ _MESSAGES: dict[Verdict, dict[Language, str]] = {
 
 
 def language_of(text: str) -> Language:
-    """Return the language to reply in: Chinese when the question has a Chinese character."""
-    return "zh" if _HAN.search(text) else "en"
+    """Return the language to reply in: Chinese when the question has a Chinese character.
+
+    The masks that secrets were replaced by are Chinese words, but not the person's.
+    """
+    return "zh" if _HAN.search(unmasked(text)) else "en"
 
 
 def message_for(verdict: Verdict, language: Language) -> str:

@@ -246,7 +246,7 @@ class Desk:
             _log.exception("the search failed; answering without it")
             found, confidence = (), 0.0
         quotes = steps(case, found, self._operator(), opened.index)
-        return confidence, tuple(quotes[: self.settings.top_k])
+        return confidence if quotes else 0.0, tuple(quotes[: self.settings.top_k])
 
     def _handoff(self, case: Case, opened: _Open | None) -> Handoff:
         return hand_off(case, self._operator(), opened.index if opened else None, self.clock())

@@ -140,7 +140,7 @@ def steps(case: Case, found: Sequence[Quote], contacts: Contacts, index: Index) 
     places = {(quote.path, quote.start): quote for quote in found}
     shown = [places.get((quote.path, quote.start), quote) for quote in first]
     rest = [quote for quote in found if _official(quote.text, contacts)]
-    if case.reason == "contact_check" and shown:
+    if case.reason == "contact_check" and named:
         rest = []
     return [*shown, *(quote for quote in rest if quote not in shown)]
 

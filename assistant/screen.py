@@ -386,3 +386,9 @@ _RULES: tuple[tuple[str, str, Callable[[str], Iterable[Span]]], ...] = (
     ("seed_phrase", "[助记词]", _seed_phrases),
     ("seed_phrase", "[助记词]", _everywhere(_CHINESE_SEED)),
 )
+_MASK = re.compile("|".join(dict.fromkeys(re.escape(mask) for _, mask, _ in _RULES)))
+
+
+def unmasked(text: str) -> str:
+    """Return a text without the masks in it: the words that are the person's own."""
+    return _MASK.sub(" ", text)

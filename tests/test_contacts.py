@@ -174,6 +174,16 @@ def test_nothing_is_confirmed_in_a_poisoned_guide(poisoned):
         assert re.search("无法确认|cannot confirm", answer.message)
 
 
+def test_no_other_passage_stands_in_where_the_official_ways_are_poisoned(poisoned):
+    """Both passages that say where the official contacts are found hold a false one."""
+    desk, _, _ = poisoned
+    for question in ("is a@b.example yours?", "400-888-1234是官方的吗"):
+        answer = desk.ask(question)
+        assert (answer.quotes, answer.verdict, answer.confidence) == ((), "unanswered", 0.0)
+        assert re.search("无法确认|cannot confirm", answer.message)
+        assert not re.search("这样找|how to find", answer.message)
+
+
 def test_the_build_names_the_false_hotlines(poisoned):
     _, _, report = poisoned
     (warning,) = report.warnings

@@ -10,7 +10,7 @@ import pytest
 import yaml
 from conftest import REPOSITORY
 
-from assistant.answer import message_for
+from assistant.answer import language_of, message_for
 from assistant.cli import main
 from assistant.contacts import Contacts, OperatorChannel, OperatorItem, read_contacts
 from assistant.desk import Desk
@@ -394,6 +394,21 @@ def test_every_message_is_in_the_language_of_the_question(operator, desk):
             + "".join(c.name for c in answer.handoff.channels)
         )
         assert not re.search(r"[\u4e00-\u9fff]", shown), question
+
+
+def test_a_masked_secret_does_not_change_the_language_of_the_reply(desk):
+    """The masks are Chinese words; the person's own words are not."""
+    for question in (
+        "is a@b.example yours?",
+        "my top-up failed, my phone is 13812345678",
+        "the code is 482913 and my card 4111111111111111 was declined",
+        "a human please, mail me at a@b.example",
+    ):
+        answer = desk.ask(question)
+        assert "[" in answer.question
+        for shown in (answer.message, answer.handoff.message if answer.handoff else ""):
+            assert not re.search(r"[\u4e00-\u9fff]", shown), question
+    assert language_of(desk.ask("我的手机 13812345678 收不到").question) == "zh"
 
 
 def test_an_item_may_be_named_in_one_language_only():
