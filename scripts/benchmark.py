@@ -25,6 +25,7 @@ from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
+import benchmark_peers
 import numpy as np
 from numpy.typing import NDArray
 
@@ -350,6 +351,11 @@ def main() -> int:
     parser.add_argument("--guide-only", action="store_true", help="leave the large corpus out")
     parser.add_argument("--scale", action="store_true", help="measure corpora of growing size")
     parser.add_argument("--json", type=Path, help="also write the figures here")
+    parser.add_argument(
+        "--peers", action="store_true", help="what benchmark_peers.py does, with its options"
+    )
+    if "--peers" in sys.argv:
+        return benchmark_peers.main([one for one in sys.argv[1:] if one != "--peers"])
     options = parser.parse_args()
     with Progress() as progress:
         if options.scale:
