@@ -516,6 +516,8 @@ def test_claim_release_note_and_close_change_the_ticket_and_lead_back_to_it(offi
     page = parsed(client.get(address))
     assert [one.css_first(".text").text() for one in page.css(".note")] == ["打过电话", "解决了"]
     assert not page.css("form[action$=claim], [formaction$=close]")
+    hint = page.css_first("#note").attributes["aria-describedby"]
+    assert page.css_first(f"#{hint}").text() == WORDS["note_hint"]["en"]  # no user reads a note
 
 
 def test_of_twenty_who_claim_at_once_one_wins_and_the_others_are_told_who(office):

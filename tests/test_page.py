@@ -288,6 +288,7 @@ def test_the_checklist_is_a_form_that_ends_in_a_ticket_with_a_number(open_page):
     page.reload()
     page.wait_for_selector("#answer .ticket")
     assert page.inner_text("#answer .ticket").startswith(f"工单编号 {number}：已收到")
+    assert "请记下编号" in page.inner_text("#answer .ticket")
     _forgive(open_page.told)
 
 
@@ -501,8 +502,9 @@ def test_a_broken_desk_is_a_polite_line_and_the_reason_in_the_log(
 
 
 def test_a_full_queue_is_said_at_once_and_the_next_question_is_answered(open_page, server):
-    """One question is being answered, one waits: the third is not left hanging."""
-    page = open_page("en-US")
+    """One question is being answered, one waits: the third is not left hanging, nor its words."""
+    page = open_page("en-US", width=390)
+    ask(page, "someone hacked my account")
     with server.client as client:
         waiting = [threading.Thread(target=asked, args=(client, "慢慢来")) for _ in range(2)]
         for one in waiting:
@@ -513,6 +515,9 @@ def test_a_full_queue_is_said_at_once_and_the_next_question_is_answered(open_pag
         page.wait_for_selector(".state .failed", state="visible")
         assert "ask again" in page.inner_text(".state")
         assert not page.locator(".toast-body").is_visible()
+        assert in_view(page, ".state .failed")
+        assert in_view(page, "#question textarea")
+        assert page.input_value("#question textarea") == "top-up"
         for one in waiting:
             one.join()
     ask(page, "How do I reset my password?")
@@ -535,6 +540,17 @@ def test_a_lost_connection_is_said_and_the_question_is_not_lost_with_it(open_pag
     page.press("#question textarea", "Enter")
     page.wait_for_selector("#answer .quote")
     _forgive(open_page.told)
+
+
+def in_view(page, name):
+    """Tell whether the middle of an element is on the screen, with nothing in front of it."""
+    return page.locator(name).evaluate(
+        """(one) => {
+            const box = one.getBoundingClientRect();
+            const seen = document.elementFromPoint(box.x + box.width / 2, box.y + box.height / 2);
+            return one === seen || one.contains(seen);
+        }"""
+    )
 
 
 def _forgive(told):

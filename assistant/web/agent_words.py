@@ -145,7 +145,11 @@ WORDS: dict[str, dict[Language, str]] = {
     "close": {"zh": "结束工单", "en": "Close the ticket"},
     "notes": {"zh": "备注", "en": "Notes"},
     "no_notes": {"zh": "还没有备注。", "en": "No notes yet."},
-    "note": {"zh": "回复或备注", "en": "Reply note"},
+    "note": {"zh": "回复备注", "en": "Reply note"},
+    "note_hint": {
+        "zh": "备注只有同事能看到；请用用户留下的联系方式回复用户。",
+        "en": "Colleagues alone see notes; answer the user where they asked to be reached.",
+    },
     "add_note": {"zh": "记下", "en": "Add the note"},
     "no_note": {"zh": "备注是空的。", "en": "The note is empty."},
     "look_it_up": {"zh": "在指南里查这个问题", "en": "Look it up in the guide"},

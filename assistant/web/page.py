@@ -73,11 +73,11 @@ def build_page(front: FrontDesk) -> gr.Blocks:
         # The same key and secret at every start: a restart of the server loses no conversation.
         conversation = gr.BrowserState("", storage_key="conversation", secret="conversation")
         thread = gr.HTML(elem_id="answer", apply_default_css=False)
-        gr.HTML(_states(), elem_classes="state", apply_default_css=False)
         with gr.Column(elem_classes="beginning"):
             gr.Markdown(I18N("examples"), elem_classes="quiet")
             examples = [one for language in EXAMPLES for one in _examples(language)]
         with gr.Column(elem_classes="composer"):
+            gr.HTML(_states(), elem_classes="state", apply_default_css=False)
             with gr.Row(elem_classes="asking"):
                 question = gr.Textbox(
                     label=I18N("question"),

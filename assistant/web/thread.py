@@ -49,9 +49,11 @@ def _turn(turn: Turn, states: Mapping[int, TicketState], tickets: bool) -> str:
 
 def _numbered(number: int, state: TicketState | None, language: Language) -> str:
     said = say(f"ticket_{state}" if state else "ticket_gone", language)
+    keep = f'<span class="aside">{say("ticket_keep", language)}</span>'
     return (
         f'<p class="ticket" data-ticket="{number}" role="status">{say("ticket", language)} '
-        f"<strong>{number}</strong>{say('colon', language)}{said}</p>"
+        f"<strong>{number}</strong>{say('colon', language)}{said}"
+        f"{keep if state in ('new', 'claimed') else ''}</p>"
     )
 
 

@@ -48,8 +48,10 @@ WORDS: dict[str, dict[Language, str]] = {
     "copied": {"zh": "已复制", "en": "Copied"},
     "form": {"zh": "交给客服处理", "en": "Send this to support"},
     "form_lead": {
-        "zh": "知道多少写多少，写完发送就会得到工单编号。不要写密码、验证码或助记词。",
-        "en": "Fill in what you know and send it; you get a ticket number. "
+        "zh": "知道多少写多少，写完发送就会得到工单编号。留下电话或邮箱，客服才能回复您。"
+        "不要写密码、验证码或助记词。",
+        "en": "Fill in what you know and send it; you get a ticket number. Leave a phone number or "
+        "e-mail address, or support cannot answer you. "
         "Never write a password, code or recovery phrase.",
     },
     "reply_to": {"zh": "怎么联系您（电话或邮箱）", "en": "How to reach you (phone or e-mail)"},
@@ -59,6 +61,10 @@ WORDS: dict[str, dict[Language, str]] = {
     "ticket_new": {"zh": "已收到，等待客服处理", "en": "received, waiting for a person"},
     "ticket_claimed": {"zh": "客服正在处理", "en": "a person is working on it"},
     "ticket_closed": {"zh": "已处理完", "en": "closed"},
+    "ticket_keep": {
+        "zh": "请记下编号，联系客服时说出它，就不用从头再讲。",
+        "en": "Keep the number: name it when you talk to support, and you need not start over.",
+    },
     "ticket_gone": {"zh": "工单已过保存期", "en": "no longer kept"},
     "helpful": {"zh": "这个回答有帮助吗？", "en": "Did this help?"},
     "yes": {"zh": "有帮助", "en": "Yes"},
@@ -96,8 +102,9 @@ WORDS: dict[str, dict[Language, str]] = {
     },
     "busy": {"zh": "正在查找指南…", "en": "Looking in the guide…"},
     "offline": {
-        "zh": "没有得到回答。请检查网络，过一会儿再问一次。",
-        "en": "No answer came back. Check the connection and ask again in a moment.",
+        "zh": "没有得到回答，您写的还在。请检查网络，过一会儿再问一次。",
+        "en": "No answer came back; your words are still here. Check the connection and ask again "
+        "in a moment.",
     },
     "failed": {
         "zh": "抱歉，刚才没能查到指南。请稍后再试。",
