@@ -353,7 +353,7 @@ def test_nothing_can_be_uploaded(client, path):
 @pytest.mark.parametrize(
     "path",
     "/gradio_api/vibe-code/ /gradio_api/runs /gradio_api/token /gradio_api/user /monitoring "
-    "/gradio_api/process_recording /pwa_icon /svelte/x /redoc "
+    "/gradio_api/process_recording /pwa_icon/64 /svelte/x /redoc "
     "/log /gradio_api/openapi.json /gradio_api /gradio_api/deep_link".split(),
 )
 def test_what_the_page_does_not_need_is_not_there(client, path):
@@ -481,6 +481,16 @@ def test_head_gives_what_get_gives_without_the_body(client, path):
     assert head.status_code == got.status_code
     assert head.headers["content-type"] == got.headers["content-type"]
     assert head.content == b""
+
+
+def test_the_signs_in_a_tab_and_on_a_phones_first_screen_are_ours(client):
+    ours = (REPOSITORY / "assistant" / "web" / "static" / "icon.svg").read_bytes()
+    told = client.get("/manifest.json").json()
+    (icon,) = told["icons"]
+    assert told["name"] == "客服助手"
+    for path in ("/favicon.ico", icon["src"]):
+        answer = client.get(path)
+        assert (answer.content, answer.headers["content-type"]) == (ours, "image/svg+xml")
 
 
 def test_health_names_the_generation(client):

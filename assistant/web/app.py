@@ -52,6 +52,7 @@ _SOURCE_HEADERS = {
     "content-security-policy": "default-src 'none'; style-src 'unsafe-inline'; base-uri 'none'; "
     "form-action 'none'; frame-ancestors 'self'"
 }
+_ICON = Path(__file__).parent / "static" / "icon.svg"
 _DRAIN_SECONDS = 5
 _BACKLOG = 2048
 _PATIENCE = 1.5  # of a worker with another, in the seconds that a request may take
@@ -105,6 +106,7 @@ def create_app(front: FrontDesk, access: Access, crew: Crew | None = None) -> Fa
         app,
         page,
         path="/",
+        favicon_path=str(_ICON),
         footer_links=[],
         run_history=False,
         show_error=False,

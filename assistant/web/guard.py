@@ -48,7 +48,7 @@ _GRADIO = (
     "/gradio_api/startup-events",
     "/gradio_api/dev/reload",
 )
-_OURS = ("/login", "/logout")
+_OURS = ("/login", "/logout", "/pwa_icon")
 _CLOSED = ("/gradio_api", "/proxy=", "/file", "/monitoring", "/log", "/svelte", "/pwa", "/upload")
 
 

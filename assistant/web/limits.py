@@ -36,6 +36,7 @@ _FREE = (
     "/static/",
     "/theme.css",
     "/favicon.ico",
+    "/pwa_icon",
     "/manifest.json",
     "/healthz",
     "/readyz",

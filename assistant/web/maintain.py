@@ -161,7 +161,15 @@ def maintain_routes(front: FrontDesk) -> APIRouter:
         ("/report/events", room.measuring_events),
     ):
         router.add_api_route(path, told, methods=["GET"], response_class=EventSourceResponse)
+    router.add_api_route("/{rest:path}", _nothing, methods=["GET"], response_model=None)
     return router
+
+
+def _nothing(person: Maintainer, rest: str) -> Response:
+    """Turn away what leads nowhere below `/maintain`, and put right what only ends in a slash."""
+    if rest:
+        raise NotFound("没有这个页面。 / There is no such page.")
+    return _to("/maintain")
 
 
 @dataclass(frozen=True, slots=True)

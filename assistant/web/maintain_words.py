@@ -9,7 +9,7 @@ WORDS: dict[str, dict[Language, str]] = {
     # --- The index
     "index": {"zh": "索引", "en": "Index"},
     "in_use": {"zh": "正在使用", "en": "in use"},
-    "generation": {"zh": "代", "en": "Generation"},
+    "generation": {"zh": "索引版本", "en": "Generation"},
     "made": {"zh": "建成时间", "en": "Made"},
     "made_ago": {"zh": "{at}，{ago}", "en": "{at}, {ago}"},
     "model": {"zh": "模型", "en": "Model"},
@@ -108,7 +108,7 @@ WORDS: dict[str, dict[Language, str]] = {
         "en": "{views} ({reused} reused, {encoded} encoded)",
     },
     # --- Generations
-    "generations": {"zh": "磁盘上的各代索引", "en": "Generations on disk"},
+    "generations": {"zh": "磁盘上的索引版本", "en": "Generations on disk"},
     "hashes": {"zh": "校验", "en": "Hashes"},
     "whole_at": {"zh": "完好，{at} 校验", "en": "whole, checked at {at}"},
     "damaged": {"zh": "损坏：{problem}", "en": "Damaged: {problem}"},
@@ -118,7 +118,7 @@ WORDS: dict[str, dict[Language, str]] = {
         "en": "Computes the SHA-256 of every file anew and compares it with the manifest.",
     },
     "recall": {"zh": "首段答对", "en": "First passage right"},
-    "roll_back": {"zh": "退回上一代", "en": "Roll back"},
+    "roll_back": {"zh": "退回上一个版本", "en": "Roll back"},
     "roll_back_ask": {"zh": "退回到 {id}？", "en": "Roll back to {id}?"},
     "roll_back_lead": {
         "zh": "之后的提问由 {id}（建成于 {at}）回答。{now} 留在磁盘上；"
@@ -186,7 +186,7 @@ WORDS: dict[str, dict[Language, str]] = {
     "report_at": {"zh": "写于 {at}", "en": "written at {at}"},
     "no_report": {"zh": "还没有报告。", "en": "There is no report yet."},
     "open_alone": {"zh": "单独打开", "en": "Open it alone"},
-    "quality": {"zh": "各代索引的质量", "en": "Quality of each generation"},
+    "quality": {"zh": "各版本的质量", "en": "Quality of each generation"},
     "calibration_error": {"zh": "校准误差", "en": "Calibration error"},
     "auroc": {"zh": "AUROC", "en": "AUROC"},
     "days": {"zh": "每天的提问", "en": "Questions by day"},
@@ -311,6 +311,7 @@ WORDS: dict[str, dict[Language, str]] = {
     # --- Everything
     "export": {"zh": "导出全部对话（JSONL）", "en": "Export all conversations (JSONL)"},
     "trouble": {"zh": "没有完成", "en": "That did not work"},
+    "ago_now": {"zh": "刚刚", "en": "just now"},
     "ago_minutes": {"zh": "{count} 分钟前", "en": "{count} min ago"},
     "ago_hours": {"zh": "{count} 小时前", "en": "{count} h ago"},
     "ago_days": {"zh": "{count} 天前", "en": "{count} days ago"},
@@ -333,7 +334,9 @@ def origin(name: str, language: Language) -> str:
 
 def ago(age: timedelta, language: Language) -> str:
     """Return how long ago something was."""
-    minutes = max(0, int(age.total_seconds() // 60))
+    minutes = int(age.total_seconds() // 60)
+    if minutes < 1:
+        return words(language, "ago_now")
     if minutes < 120:
         return words(language, "ago_minutes", count=minutes)
     if minutes < 48 * 60:
