@@ -47,8 +47,8 @@ class Settings(BaseSettings):
         50.0, gt=0, description="largest corpus file that is read, in megabytes"
     )
     max_files: int = Field(100_000, ge=1, description="most files a corpus may have")
-    precision: Literal["float32", "float16"] = Field(
-        "float32", description="how vectors are kept; float16 halves memory"
+    precision: Literal["float32", "float16", "int8"] = Field(
+        "float32", description="how vectors are kept; float16 halves memory, int8 quarters it"
     )
     store: Literal["faiss", "milvus"] = Field(
         "faiss", description="where vectors and words are kept: in the index folder, or in Milvus"

@@ -22,6 +22,7 @@ Rows = NDArray[np.int64]
 
 _LARGEST_BYTES = 64 * 2**30
 _LARGEST_LOOP = 2**31
+_KINDS = {"float16": faiss.ScalarQuantizer.QT_fp16, "int8": faiss.ScalarQuantizer.QT_8bit}
 _LEARNED_FROM = 40  # rows a list; FAISS warns below 39
 _BLOCK = 10_000  # rows
 _ROUNDS = 6  # of k-means
@@ -54,22 +55,26 @@ class FaissStore:
 
     def __init__(self, index: Any) -> None:
         self._index = index
-        self._flat = faiss.downcast_index(index.index)
+        self._flat: Any = faiss.downcast_index(index.index)
         self.dimensions = int(index.d)
         self._halves: NDArray[np.int16] | None = None
-        if isinstance(self._flat, faiss.IndexScalarQuantizer) and len(self):
+        coded = isinstance(self._flat, faiss.IndexScalarQuantizer)
+        if coded and self._flat.sq.qtype == _KINDS["float16"] and len(self):
             codes = faiss.rev_swig_ptr(self._flat.codes.data(), self._flat.codes.size())
             self._halves = codes.view(np.int16).reshape(len(self), -1)
 
     @classmethod
     def build(cls, vectors: Vectors, precision: str = "float32") -> "FaissStore":
-        """Take unit rows of shape (n, dimensions); `precision` is float32 or float16."""
+        """Take unit rows of shape (n, dimensions); `precision` is one of the setting's.
+
+        int8 cuts each dimension's span into 255 steps.
+        """
         count, dimensions = vectors.shape
         flat: Any = faiss.IndexFlatIP(dimensions)
-        if precision == "float16":
-            flat = faiss.IndexScalarQuantizer(
-                dimensions, faiss.ScalarQuantizer.QT_fp16, faiss.METRIC_INNER_PRODUCT
-            )
+        if precision != "float32":
+            kind = _KINDS[precision]
+            flat = faiss.IndexScalarQuantizer(dimensions, kind, faiss.METRIC_INNER_PRODUCT)
+            flat.train(np.ascontiguousarray(vectors))
         index = faiss.IndexIDMap2(flat)
         if count:
             index.add_with_ids(np.ascontiguousarray(vectors), np.arange(count, dtype=np.int64))

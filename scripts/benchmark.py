@@ -201,13 +201,18 @@ def _repeated(texts: Sequence[str], number: int) -> str:
 
 
 def measure_large(
-    folder: Path, training: Path, passages: int, workers: Sequence[int] = (1,)
+    folder: Path,
+    training: Path,
+    passages: int,
+    workers: Sequence[int] = (1,),
+    precision: str = "float16",
 ) -> dict[str, float]:
     """Measure building, opening and asking a corpus of many passages.
 
     Asked is by one process and then by as many at once as `workers` says.
     """
-    settings = Settings(corpus=folder / "large", index=folder / "large-index", precision="float16")
+    places_of = {"corpus": folder / "large", "index": folder / "large-index"}
+    settings = Settings(**places_of, precision=precision)
     questions = write_corpus(settings.corpus, training, passages)
     os.environ["ASSISTANT_PRECISION"] = settings.precision
     built = run(["build", *places(settings)], folder / "log")
@@ -322,12 +327,12 @@ def exact(
 def measure_scale(training: Path, progress: Progress) -> dict[str, dict[str, float]]:
     """Measure corpora of growing size, each by one process and by one for each processor core."""
     found = {}
-    for views in _SCALE:
-        progress(f"{views:,} views", 0, 0)
-        passages = round(views / _VIEWS_A_PASSAGE)
-        with tempfile.TemporaryDirectory() as name:
-            workers = (1, os.cpu_count() or 1)
-            found[f"{views:,}"] = measure_large(Path(name), training, passages, workers)
+    for views, precision in (*((views, "float16") for views in _SCALE), (_SCALE[-1], "int8")):
+        name = f"{views:,}" + (f" {precision}" if precision == "int8" else "")
+        progress(f"{name} views", 0, 0)
+        passages, workers = round(views / _VIEWS_A_PASSAGE), (1, os.cpu_count() or 1)
+        with tempfile.TemporaryDirectory() as folder:
+            found[name] = measure_large(Path(folder), training, passages, workers, precision)
     return found
 
 

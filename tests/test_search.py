@@ -148,9 +148,10 @@ def test_the_report_counts_what_there_is(small):
     assert report.views == report.encoded + report.reused == 24 + 24
 
 
-def test_half_precision_finds_the_same(small):
+@pytest.mark.parametrize("precision", ["float16", "int8"])
+def test_less_precision_finds_the_same(small, precision):
     encoder = CharacterEncoder()
-    half = small.model_copy(update={"precision": "float16", "index": small.index / "half"})
+    half = small.model_copy(update={"precision": precision, "index": small.index / "half"})
     build(small, encoder)
     build(half, encoder)
     for question in ("事情3", "更多说明9", "确认一次11"):

@@ -19,6 +19,7 @@ from assistant.vocabulary import Vocabulary
 STORES = {
     "float32": (lambda v: FaissStore.build(v), 1e-6),
     "float16": (lambda v: FaissStore.build(v, "float16"), 2e-3),
+    "int8": (lambda v: FaissStore.build(v, "int8"), 2e-2),
     "milvus": (lambda v: in_milvus(v)[0], 1e-6),
 }
 WORDS = {
@@ -45,13 +46,13 @@ class TestStore:
         agreement = [
             len(set(a) & set(b)) for a, b in zip(found.tolist(), expected.tolist(), strict=True)
         ]
-        assert np.array_equal(found, expected) if kind != "float16" else min(agreement) >= 9
+        assert np.array_equal(found, expected) if error < 1e-5 else min(agreement) >= 8
 
     def test_equal_scores_are_ordered_by_row(self, kind):
         rows = np.repeat(unit(3), 5, axis=0)
         _, found = STORES[kind][0](rows).search(unit(1, seed=3), 15)
         order = np.argsort(-(unit(1, seed=3) @ rows.T)[0], kind="stable")
-        assert np.array_equal(found[0], order) or kind == "float16"
+        assert np.array_equal(found[0], order) or STORES[kind][1] > 1e-5
         assert all(
             a < b for g in range(0, 15, 5) for a, b in pairwise(found[0][g : g + 5].tolist())
         )
