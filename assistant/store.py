@@ -55,13 +55,13 @@ class FaissStore:
 
     def __init__(self, index: Any) -> None:
         self._index = index
-        self._flat: Any = faiss.downcast_index(index.index)
+        self._flat = flat = faiss.downcast_index(index.index)
         self.dimensions = int(index.d)
         self._halves: NDArray[np.int16] | None = None
-        coded = isinstance(self._flat, faiss.IndexScalarQuantizer)
-        if coded and self._flat.sq.qtype == _KINDS["float16"] and len(self):
-            codes = faiss.rev_swig_ptr(self._flat.codes.data(), self._flat.codes.size())
-            self._halves = codes.view(np.int16).reshape(len(self), -1)
+        if isinstance(flat, faiss.IndexScalarQuantizer) and len(self):
+            codes = faiss.rev_swig_ptr(flat.codes.data(), flat.codes.size())
+            if flat.sq.qtype == _KINDS["float16"]:
+                self._halves = codes.view(np.int16).reshape(len(self), -1)
 
     @classmethod
     def build(cls, vectors: Vectors, precision: str = "float32") -> "FaissStore":
