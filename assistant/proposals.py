@@ -127,7 +127,10 @@ def _check(proposal: Proposal, corpus: Corpus, settings: Settings) -> None:
     read = qa_yaml(entry(proposal), FILE)
     for variants in read.variants if proposal.passage else ():
         passages = [c for one in corpus.documents for c in chunks(one, settings.chunk_chars)]
-        find_section(variants.passage, passages)
+        try:
+            find_section(variants.passage, passages)
+        except BadInput as error:
+            raise BadInput(f"在指南里找不到它引用的段落。 / {error}") from None
 
 
 def _known_questions(corpus: Corpus) -> dict[str, list[str]]:

@@ -569,6 +569,25 @@ def test_a_gap_becomes_an_entry_that_the_next_build_answers_by(page, front, plac
     assert answer["quotes"][0] == "提现手续费是一元。三天内到账。"
 
 
+def test_a_gap_that_an_entry_answers_by_now_says_so(page, front):
+    ask_all(front, "独角兽吃什么")
+    assert "in the guide by now" not in page.see("/maintain/gaps")
+    page.do("/maintain/proposals", questions="独角兽吃什么", answer="苹果。", then="accept")
+    page.built()
+    assert "独角兽吃什么 in the guide by now" in page.see("/maintain/gaps")
+
+
+def test_an_entry_that_cannot_be_accepted_is_kept_and_the_list_says_why(page, app, front):
+    sent = {"questions": "问法", "passage": "guide.md#没有", "then": "accept"}
+    made = page.do("/maintain/proposals", **sent)
+    assert made.url.path == "/maintain/proposals"
+    assert "Cannot be accepted: 'guide.md#没有' names no section" in visible(made.text)
+    with Browser(app, MAINTAINER, "zh") as chinese:
+        assert "现在不能接受：在指南里找不到它引用的段落。" in chinese.see("/maintain/proposals")
+    (kept,) = front.history.proposals()
+    assert (kept.state, kept.questions) == ("new", ("问法",))
+
+
 def test_the_csv_opens_without_a_formula(page, front):
     ask_all(front, "=cmd|' /C calc'!A0 怎么办", "＝1+1 是什么")
     answer = page.get("/maintain/gaps.csv?days=30")

@@ -370,6 +370,7 @@ class _Room:
             request,
             person,
             gaps=[(_key(gap), gap) for gap in found[:_MOST_GAPS]],
+            known=self._known(),
             count=len(found),
             turns=turns,
             most=_MOST_GAPS,
@@ -412,9 +413,13 @@ class _Room:
         key = (self.stock.signature(), *new)
         return self.stock.once("reviews", key, lambda: review(new, self.settings))
 
-    def _standing(self, accepted: Sequence[Proposal]) -> list[tuple[Proposal, str]]:
+    def _known(self) -> frozenset[str]:
+        """Return every question that the index in use has from Q&A files."""
         index = self.front.desk.index
-        questions = self.stock.once("questions", index.folder, lambda: questions_of(index))
+        return self.stock.once("questions", index.folder, lambda: questions_of(index))
+
+    def _standing(self, accepted: Sequence[Proposal]) -> list[tuple[Proposal, str]]:
+        questions = self._known()
         shelf = {one.id: one.generation for one in self.stock.generations()}
         used = shelf.get(self.front.desk.generation)
         built = used.manifest.corpus.get(FILE, "") if used else ""
@@ -469,7 +474,11 @@ class _Room:
             )
         made = self.front.history.propose(questions, passage, answer, person.name, origin)
         if fields.get("then") == "accept":
-            accept(self.front.history, made.id, self.settings, person.name)
+            try:
+                accept(self.front.history, made.id, self.settings, person.name)
+            except BadInput:  # the list says why, beside the proposal that is kept
+                if not review([made], self.settings)[0].problem:
+                    raise
         return _to(f"/maintain/proposals#proposal-{made.id}")
 
     def accept(self, number: int, fields: Fields, person: Maintainer) -> Response:

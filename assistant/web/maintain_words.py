@@ -228,6 +228,7 @@ WORDS: dict[str, dict[Language, str]] = {
     "similarity": {"zh": "相似度 {value}", "en": "similarity {value}"},
     "nothing_near": {"zh": "没有接近的段落。", "en": "No passage comes near."},
     "other_wordings": {"zh": "其他问法（{count}）", "en": "Other wordings ({count})"},
+    "covered": {"zh": "指南里已有这一问", "en": "in the guide by now"},
     "make_entry": {"zh": "写成问答条目", "en": "Make it a Q&A entry"},
     "only_first": {
         "zh": "这里列出前 {count} 个，其余在 CSV 里。",
