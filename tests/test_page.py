@@ -143,6 +143,28 @@ def test_every_label_is_ours_and_in_the_readers_language(open_page, locale, lang
     assert page.get_by_role("button", name=LABELS[of][2], exact=True).is_visible()
 
 
+@pytest.mark.parametrize(
+    ("locale", "scripts", "missing", "app"),
+    [
+        ("zh-CN", True, "请稍候", "官方应用或官网"),
+        ("zh-CN", False, "需要 JavaScript", "官方应用或官网"),
+        ("en-US", False, "needs JavaScript", "official app or website"),
+    ],
+)
+def test_who_waits_in_vain_for_the_page_is_told_where_to_turn(
+    browser, server, locale, scripts, missing, app
+):
+    """A browser that runs no script, or none of Gradio's: eight seconds on, all is said."""
+    context = browser.new_context(locale=locale, java_script_enabled=scripts)
+    page = context.new_page()
+    page.route("**/assets/*.js", lambda route: route.abort())
+    page.goto(server.url)
+    page.locator("#loading .late").wait_for()
+    assert app in page.locator("#loading .late").inner_text()
+    assert missing in page.locator("body").inner_text()
+    context.close()
+
+
 # --- Answers -------------------------------------------------------------------------------------
 
 

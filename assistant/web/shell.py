@@ -80,8 +80,10 @@ def rewritten(page: str, language: Language, nonce: str) -> str:
         f"<style>{_STYLE}</style><script>{_SCRIPT}</script></head>"
     )
     first = (
-        f'<p id="loading" role="status">{say("common.loading", language)}…</p>'
-        f"<noscript><p>{say('no_script', language)}</p></noscript>"
+        f'<div id="loading"><p role="status">{say("common.loading", language)}…</p>'
+        "<noscript><style>#loading [role=status]{display:none}</style>"
+        f"<p>{say('no_script', language)}</p></noscript>"
+        f'<p class="late">{say("late", language)} {say("not_waiting", language)}</p></div>'
     )
     page = _CARDS.sub("", page).replace("</head>", head, 1)
     page = re.sub(r"<body[^>]*>", lambda found: found[0] + first, page, count=1)

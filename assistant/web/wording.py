@@ -111,8 +111,12 @@ WORDS: dict[str, dict[Language, str]] = {
         "en": "Sorry, the guide could not be looked up just now. Please try again.",
     },
     "no_script": {
-        "zh": "这个页面需要 JavaScript，请在浏览器里打开它。",
+        "zh": "这个页面需要 JavaScript，请在浏览器的设置里启用。",
         "en": "This page needs JavaScript; please turn it on in the browser.",
+    },
+    "late": {
+        "zh": "如果一直打不开，请刷新，或换一个浏览器。",
+        "en": "If this stays, load the page again or try another browser.",
     },
     "source_of": {"zh": "指南原文", "en": "From the guide"},
     "back": {"zh": "返回提问", "en": "Back to the questions"},
