@@ -105,10 +105,15 @@ class Desk:
             _log.error("the search failed: %s", error)
             return self._unsearched(masked, started, opened, before)
 
-    def search(self, question: str, top_k: int = 5) -> list[Hit]:
-        """Return the passages found for a question, best first, with raw scores."""
+    def search(self, question: str, top_k: int = 5, path: str = "", section: str = "") -> list[Hit]:
+        """Return the passages found for a question, best first, with raw scores.
+
+        Only those of a document, or below a heading, if named.
+        """
         asked = screen_question(question, self.settings.max_question_chars)
-        return list(self._current().index.search(asked, top_k).hits)
+        index = self._current().index
+        within = index.passages(path, section) if path or section else None
+        return list(index.search(asked, top_k, within=within).hits)
 
     def document(self, path: str) -> Document | None:
         """Return a document as it was indexed, None when the index has no such path."""

@@ -26,7 +26,6 @@ from assistant.records import Answer, Hit
 from assistant.settings import Settings
 
 _CONVERSATION = re.compile(r"[A-Za-z0-9_-]{22,64}")
-_SEARCHED = 100
 _UNSAVED_CONVERSATIONS, _UNSAVED_TURNS = 1000, 20
 _ANSWERS: TypeAdapter[Answer] = TypeAdapter(Answer)
 _log = logging.getLogger(__name__)
@@ -70,10 +69,7 @@ class FrontDesk:
 
     def search(self, question: str, top_k: int = 5, path: str = "", section: str = "") -> list[Hit]:
         """Return the passages found, best first; of a document, or below a heading, if named."""
-        if not (path or section):
-            return self.desk.search(question, top_k)
-        found = self.desk.search(question, max(top_k, _SEARCHED))
-        return [hit for hit in found if _within(hit, path, section)][:top_k]
+        return self.desk.search(question, top_k, path, section)
 
     def rate(
         self,
@@ -192,7 +188,3 @@ def _unsaved(answer: Answer, conversation: str) -> Turn:
         vote=None,
         ticket=None,
     )
-
-
-def _within(hit: Hit, path: str, section: str) -> bool:
-    return path in ("", hit.chunk.path) and (not section or section in hit.chunk.headings)

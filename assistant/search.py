@@ -9,7 +9,7 @@ import math
 import mmap
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -60,12 +60,14 @@ class Query:
     """Hold a clean question to look for, and what calibration wants left out meanwhile.
 
     Views in `hidden` are treated as absent, and a passage whose whole-passage view is hidden is
-    absent altogether. `unlike` leaves out one question of the background.
+    absent altogether. `unlike` leaves out one question of the background. `within` are the only
+    passages looked at, each of them, when it is given.
     """
 
     ask: str
     hidden: frozenset[int] = frozenset()
     unlike: int | None = None
+    within: Rows | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,6 +83,7 @@ class _Asked:
     most: int
     hidden: NDArray[np.int64]
     unlike: int | None
+    within: Rows | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -173,6 +176,27 @@ class Index:
         """Return every document, sorted by path."""
         return (_document(orjson.loads(line)) for line in self._documents)
 
+    def passages(self, path: str = "", section: str = "") -> Rows:
+        """Return the rows of the passages of a document, or below a heading, if named."""
+        paths, sections = self._places
+        rows = np.arange(len(self))
+        for name, places in ((path, paths), (section, sections)):
+            if name:
+                rows = np.intersect1d(rows, np.array(places.get(name, []), dtype=np.int64))
+        return rows
+
+    @cached_property
+    def _places(self) -> tuple[dict[str, list[int]], dict[str, list[int]]]:
+        """Return the passages of each document and below each heading; every passage is read."""
+        paths: dict[str, list[int]] = {}
+        sections: dict[str, list[int]] = {}
+        for row, line in enumerate(self._chunks):
+            chunk = orjson.loads(line)
+            paths.setdefault(chunk["path"], []).append(row)
+            for heading in dict.fromkeys(chunk["headings"]):
+                sections.setdefault(heading, []).append(row)
+        return paths, sections
+
     def document(self, path: str) -> Document | None:
         """Return the document at a corpus path as it was indexed, None when there is none."""
         if self._paths is None:
@@ -186,12 +210,13 @@ class Index:
         top_k: int,
         hidden: frozenset[int] = frozenset(),
         unlike: int | None = None,
+        within: Rows | None = None,
     ) -> Ranking:
         """Rank passages for a clean question; at most `top_k` hits, best first.
 
         Errors of sound are put right first, and the ranking's `query` is what was looked for.
         """
-        asked = self._read(Query(question, hidden, unlike), top_k)
+        asked = self._read(Query(question, hidden, unlike, within), top_k)
         return self._ranked([asked], self._vector(asked.text)[None], top_k)[0]
 
     def search_many(self, queries: Sequence[Query], top_k: int) -> list[Ranking]:
@@ -237,6 +262,7 @@ class Index:
             most=self._pool + 8 * top_k + len(query.hidden),
             hidden=np.array(sorted(query.hidden), dtype=np.int64),
             unlike=query.unlike,
+            within=query.within,
         )
 
     def _ranked(self, asked: Sequence[_Asked], vectors: Vectors, top_k: int) -> list[Ranking]:
@@ -290,7 +316,11 @@ class Index:
         return hits, self._spanned(hits[0].row, grid[order[0]])
 
     def _by_words(self, asked: _Asked) -> _Words:
-        """Find the best views by BM25."""
+        """Find the best views by BM25; of passages that are named, every view."""
+        if asked.within is not None:
+            count = len(self._members(asked.within).views)
+            found = self._lexical.scores(asked.weights, asked.within.tolist(), count)
+            return _Words(*found, 0.0)
         views, scores = self._lexical.search(asked.weights, asked.most)
         floor = float(scores[-1]) if len(scores) == asked.most else 0.0
         kept = self._visible(asked, views)
@@ -301,6 +331,8 @@ class Index:
 
         Of a large one those with a view among the nearest, or among the best by words.
         """
+        if asked.within is not None:
+            return self._members(asked.within)
         if not near.vector.any():
             return self._members(np.unique(self._rows[words.views, 0]))
         if self._all is not None and not len(asked.hidden):

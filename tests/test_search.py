@@ -160,6 +160,33 @@ def test_less_precision_finds_the_same(small, precision):
         assert [h.row for h in one] == [h.row for h in other]
 
 
+@pytest.mark.parametrize("large", [False, True])
+def test_a_search_within_a_document_or_section_finds_what_all_hits_of_it_are(
+    small, large, monkeypatch
+):
+    """However far behind the best of the whole guide they are."""
+    encoder = CharacterEncoder()
+    if large:
+        monkeypatch.setattr(search, "_DECODED", 10)
+    build(small, encoder)
+    index = open_index(small, encoder)
+    monkeypatch.undo()
+    named = [("f03.md", ""), ("", "细节5"), ("f07.md", "细节7"), ("f07.md", "细节5"), ("no.md", "")]
+    for path, section in named:
+        wanted = [
+            row
+            for row, chunk in enumerate(index.chunks())
+            if path in ("", chunk.path) and (not section or section in chunk.headings)
+        ]
+        within = index.passages(path, section)
+        assert within.tolist() == wanted
+        found = index.search("第9件事情怎么办理", 5, within=within).hits
+        everything = index.search("第9件事情怎么办理", len(index)).hits
+        expected = [(hit.row, hit.lexical) for hit in everything if hit.row in wanted]
+        assert [(hit.row, hit.lexical) for hit in found] == expected
+    assert len(index.passages()) == len(index)
+
+
 @pytest.mark.parametrize(("most", "compared"), [(10_000, "every view"), (20, "of 12 lists")])
 def test_a_large_index_finds_what_a_small_one_does(small, most, compared, monkeypatch):
     encoder = CharacterEncoder()
