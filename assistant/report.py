@@ -2,10 +2,11 @@
 
 import html
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
+from assistant.answer import Language
 from assistant.confidence import Curve
 from assistant.evaluate import FIGURES, Case, Evaluation
 from assistant.metrics import Interval, reliability, risk_coverage
@@ -27,6 +28,7 @@ WORDS = {
     "refused_of_answerable": "refused, of the answerable",
     "refused_of_unanswerable": "refused, of the unanswerable",
 }
+Said = Mapping[str, str]
 _SHARES = frozenset(name for name in FIGURES if "recall" in name or "_of_" in name)
 _COLUMNS = (
     "recall@1",
@@ -111,12 +113,14 @@ def curve_text(curve: Curve) -> str:
     return "\n".join(lines)
 
 
-def page(evaluation: Evaluation, against: Evaluation | None = None) -> str:
+def page(
+    evaluation: Evaluation, against: Evaluation | None = None, language: Language = "en"
+) -> str:
     """Return the whole evaluation as one HTML page that needs nothing else."""
-    cases = evaluation.cases
+    cases, said = evaluation.cases, _said(language)
     scores, right = _outcomes(cases)
-    figures = "".join(_figure_row(name, evaluation, against) for name in FIGURES)
-    heads = "".join(f"<th>{html.escape(word)}</th>" for word in _HEADS)
+    figures = "".join(_figure_row(name, evaluation, against, language) for name in FIGURES)
+    heads = "".join(f"<th>{said[word]}</th>" for word in _HEADS)
     groups = "".join(
         f"<tr><th>{html.escape(name)}</th><td>{group.questions}</td>"
         + "".join(_cell(column, group.figures[column]) for column in _COLUMNS)
@@ -126,19 +130,23 @@ def page(evaluation: Evaluation, against: Evaluation | None = None) -> str:
     was = f"<th>{html.escape(against.generation)}</th>" if against else ""
     asked = sum(c.answerable for c in cases)
     return _PAGE.format(
-        generation=html.escape(evaluation.generation),
-        questions=f"{len(cases)} questions, {asked} answerable",
-        cuts=f"answered from {evaluation.answered_cut:.3f}, "
-        f"refused below {evaluation.refused_cut:.3f}",
+        said=said,
+        tag="zh-CN" if language == "zh" else "en",
+        title=said["title"].format(generation=html.escape(evaluation.generation)),
+        lead=said["lead"].format(
+            questions=len(cases),
+            answerable=asked,
+            answered=evaluation.answered_cut,
+            refused=evaluation.refused_cut,
+        ),
         was=was,
         figures=figures,
         heads=heads,
         groups=groups,
-        legend=_LEGEND,
-        reliability=_reliability_plot(scores, right),
-        risk=_risk_plot(scores, right, evaluation.answered_cut),
-        histogram=_histogram(cases, evaluation),
-        failures="".join(_failure_row(case) for case in cases if case.failed),
+        reliability=_reliability_plot(scores, right, said),
+        risk=_risk_plot(scores, right, evaluation.answered_cut, said),
+        histogram=_histogram(cases, evaluation, said),
+        failures="".join(_failure_row(case, said) for case in cases if case.failed),
     )
 
 
@@ -183,7 +191,7 @@ def _failures(cases: Sequence[Case]) -> list[str]:
     failed = [case for case in cases if case.failed]
     lines = [f"  {len(failed)} questions fail" + (":" if failed else "")]
     for case in failed[:_MOST_FAILURES]:
-        place = _place(case)
+        place = _place(case, _said("en"))
         lines.append(
             f"  {case.verdict:10} {case.confidence:.2f}  {clean(case.question.ask)}\n"
             f"             wanted {place}\n             came   {clean(case.found) or 'nothing'}"
@@ -193,17 +201,93 @@ def _failures(cases: Sequence[Case]) -> list[str]:
     return lines
 
 
-def _place(case: Case) -> str:
+def _place(case: Case, said: Said) -> str:
     if not case.answerable:
-        return "no answer"
-    names = " or ".join(reference.partition("#")[2] for reference in case.question.passages)
-    return clean(names) + (f" (found at {case.rank})" if case.rank else " (not found)")
+        return said["no answer"]
+    names = said["or"].join(reference.partition("#")[2] for reference in case.question.passages)
+    found = said["found"].format(rank=case.rank) if case.rank else said["not found"]
+    return f"{clean(names)} ({found})"
 
 
 # --- the page ------------------------------------------------------------------------------------
 
+_SAID: dict[str, dict[Language, str]] = {
+    "title": {"en": "Evaluation of {generation}", "zh": "{generation} 的评测"},
+    "lead": {
+        "en": "{questions} questions, {answerable} answerable; answered from {answered:.3f}, "
+        "refused below {refused:.3f}",
+        "zh": "{questions} 个问题，其中 {answerable} 个有答案；把握 {answered:.3f} 起直接回答，"
+        "低于 {refused:.3f} 不回答",
+    },
+    "reliability": {
+        "en": "Reliability: of the questions with this confidence, the share whose first passage "
+        "was right. On the diagonal it says what it knows.",
+        "zh": "可靠性：有这样把握的问题里，首段答对的比例。落在对角线上，就是说到做到。",
+    },
+    "risk": {
+        "en": "Risk and coverage: the share of answered questions that is wrong, by how many are "
+        "answered. The dashed line is the cut in use.",
+        "zh": "风险与覆盖：回答得越多，其中答错的比例。虚线是现在的界限。",
+    },
+    "histogram": {
+        "en": "Confidence of answerable questions (up) and of unanswerable ones (down). Dashed: "
+        "the two cuts.",
+        "zh": "有答案的问题（向上）和没有答案的问题（向下）得到的把握。虚线是两个界限。",
+    },
+    "figures": {"en": "Figures", "zh": "指标"},
+    "figure": {"en": "figure", "zh": "指标"},
+    "value": {"en": "value", "zh": "数值"},
+    "interval": {"en": "95 % interval", "zh": "95 % 区间"},
+    "groups": {"en": "By language and kind of question", "zh": "按语言和问题种类"},
+    "group": {"en": "group", "zh": "分组"},
+    "asked": {"en": "asked", "zh": "提问"},
+    "legend": {
+        "en": _LEGEND,
+        "zh": "答错：占已回答的；已回答：占有答案的；漏答：有答案却没有回答的；拒答：占没有答案的",
+    },
+    "first": {"en": "first", "zh": "首段"},
+    "top 3": {"en": "top 3", "zh": "前三"},
+    "AUROC": {"en": "AUROC", "zh": "AUROC"},
+    "cal. err.": {"en": "cal. err.", "zh": "校准误差"},
+    "wrong": {"en": "wrong", "zh": "答错"},
+    "answered": {"en": "answered", "zh": "已回答"},
+    "lost": {"en": "lost", "zh": "漏答"},
+    "refused": {"en": "refused", "zh": "拒答"},
+    "uncertain": {"en": "uncertain", "zh": "不确定"},
+    "unanswered": {"en": "unanswered", "zh": "未回答"},
+    "fail": {"en": "Questions that fail", "zh": "没有答好的问题"},
+    "question": {"en": "question", "zh": "问题"},
+    "verdict": {"en": "verdict", "zh": "结论"},
+    "confidence": {"en": "confidence", "zh": "把握"},
+    "wanted": {"en": "wanted", "zh": "应该找到"},
+    "came": {"en": "came", "zh": "实际找到"},
+    "no answer": {"en": "no answer", "zh": "没有答案"},
+    "or": {"en": " or ", "zh": " 或 "},
+    "found": {"en": "found at {rank}", "zh": "排在第 {rank}"},
+    "not found": {"en": "not found", "zh": "没有找到"},
+    "right": {"en": "share that was right", "zh": "答对的比例"},
+    "share": {"en": "share answered", "zh": "回答的比例"},
+    "share wrong": {"en": "share wrong", "zh": "答错的比例"},
+    "count": {"en": "{count} questions", "zh": "{count} 个问题"},
+}
+_WORDS_ZH = {
+    "recall@1": "首段答对",
+    "recall@3": "前三段里有",
+    "recall@5": "前五段里有",
+    "mrr": "平均倒数排名（MRR）",
+    "auroc": "AUROC：有没有答案",
+    "auroc_right": "AUROC：首段对不对",
+    "calibration_error": "校准误差（ECE）",
+    "brier": "Brier 分数",
+    "wrong_of_answered": "已回答里答错的",
+    "answered_of_answerable": "有答案里已回答的",
+    "answered_of_unanswerable": "没有答案里却回答的",
+    "answerable_of_refused": "拒答里其实有答案的",
+    "refused_of_answerable": "有答案里被拒答的",
+    "refused_of_unanswerable": "没有答案里拒答的",
+}
 _PAGE = """<!doctype html>
-<html lang="en"><head><meta charset="utf-8"><title>Evaluation of {generation}</title>
+<html lang="{tag}"><head><meta charset="utf-8"><title>{title}</title>
 <meta name="viewport" content="width=device-width, initial-scale=1">
 <style>
 :root {{ color-scheme: light dark; --ink: #1b2330; --dim: #5c6675; --line: #d5dae2; --page: #fff;
@@ -223,38 +307,46 @@ th, td {{ padding: .2rem .7rem; border-bottom: 1px solid var(--line); text-align
 small {{ color: var(--dim); }}
 tbody th, .left {{ text-align: left; font-weight: normal; }}
 </style></head><body>
-<h1>Evaluation of {generation}</h1><p>{questions}; {cuts}</p>
+<h1>{title}</h1><p>{lead}</p>
 <div class="plots">
-<figure>{reliability}<figcaption>Reliability: of the questions with this confidence, the share whose
-first passage was right. On the diagonal it says what it knows.</figcaption></figure>
-<figure>{risk}<figcaption>Risk and coverage: the share of answered questions that is wrong, by how
-many are answered. The dashed line is the cut in use.</figcaption></figure>
-<figure>{histogram}<figcaption>Confidence of answerable questions (up) and of unanswerable ones
-(down). Dashed: the two cuts.</figcaption></figure>
+<figure>{reliability}<figcaption>{said[reliability]}</figcaption></figure>
+<figure>{risk}<figcaption>{said[risk]}</figcaption></figure>
+<figure>{histogram}<figcaption>{said[histogram]}</figcaption></figure>
 </div>
-<h2>Figures</h2><div class="wide"><table><thead><tr><th class="left">figure</th><th>value</th>
-<th>95 % interval</th>{was}</tr></thead><tbody>{figures}</tbody></table></div>
-<h2>By language and kind of question</h2><p>{legend}</p><div class="wide"><table><thead><tr>
-<th class="left">group</th><th>asked</th>{heads}</tr></thead><tbody>{groups}</tbody></table></div>
-<h2>Questions that fail</h2><div class="wide"><table><thead><tr><th class="left">question</th>
-<th class="left">verdict</th><th>confidence</th><th class="left">wanted</th>
-<th class="left">came</th></tr></thead><tbody>{failures}</tbody></table></div>
+<h2>{said[figures]}</h2><div class="wide"><table><thead><tr><th class="left">{said[figure]}</th>
+<th>{said[value]}</th><th>{said[interval]}</th>{was}</tr></thead><tbody>{figures}</tbody></table></div>
+<h2>{said[groups]}</h2><p>{said[legend]}</p><div class="wide"><table><thead><tr>
+<th class="left">{said[group]}</th><th>{said[asked]}</th>{heads}</tr></thead><tbody>{groups}</tbody>
+</table></div>
+<h2>{said[fail]}</h2><div class="wide"><table><thead><tr><th class="left">{said[question]}</th>
+<th class="left">{said[verdict]}</th><th>{said[confidence]}</th><th class="left">{said[wanted]}</th>
+<th class="left">{said[came]}</th></tr></thead><tbody>{failures}</tbody></table></div>
 </body></html>
 """
 _WIDTH, _HEIGHT, _MARGIN = 320, 240, 36
 
 
-def _figure_row(name: str, evaluation: Evaluation, against: Evaluation | None) -> str:
+def _said(language: Language) -> dict[str, str]:
+    """Return what the page says in a language."""
+    return {key: words[language] for key, words in _SAID.items()}
+
+
+def _figure_row(
+    name: str, evaluation: Evaluation, against: Evaluation | None, language: Language
+) -> str:
+    words = WORDS if language == "en" else _WORDS_ZH
+    bounds = _bounds(name, evaluation.figures[name])
     interval = evaluation.figures[name]
     before = f"<td>{_shown(name, against.figures[name].value)}</td>" if against else ""
     return (
-        f"<tr><th>{WORDS[name]}</th><td>{_shown(name, interval.value)}</td>"
-        f"<td>{_bounds(name, interval)}</td>{before}</tr>"
+        f"<tr><th>{words[name]}</th><td>{_shown(name, interval.value)}</td>"
+        f"<td>{bounds if language == 'en' else bounds.replace(' to ', '–')}</td>{before}</tr>"
     )
 
 
-def _failure_row(case: Case) -> str:
-    cells = (case.question.ask, case.verdict, f"{case.confidence:.2f}", _place(case), case.found)
+def _failure_row(case: Case, said: Said) -> str:
+    verdict, sure = said[case.verdict], f"{case.confidence:.2f}"
+    cells = (case.question.ask, verdict, sure, _place(case, said), case.found)
     shown = [html.escape(clean(cell)) for cell in cells]
     left = "".join(
         f"<td{'' if number == 2 else ' class=left'}>{cell}</td>"
@@ -294,30 +386,31 @@ def _upright(at: float) -> str:
     )
 
 
-def _reliability_plot(scores: Sequence[float], right: Sequence[bool]) -> str:
+def _reliability_plot(scores: Sequence[float], right: Sequence[bool], said: Said) -> str:
     bars = reliability(scores, right)
     most = max((b.count for b in bars), default=1)
     dots = "".join(
         f'<circle cx="{_x(b.confidence):.1f}" cy="{_y(b.right):.1f}" '
         f'r="{3 + 7 * math.sqrt(b.count / most):.1f}" fill="var(--good)" fill-opacity=".7">'
-        f"<title>{b.count} questions: confidence {b.confidence:.2f}, right {b.right:.2f}</title>"
+        f"<title>{said['count'].format(count=b.count)}: {said['confidence']} {b.confidence:.2f}, "
+        f"{said['right']} {b.right:.2f}</title>"
         "</circle>"
         for b in bars
     )
     diagonal = f'<path d="M{_x(0):.0f} {_y(0):.0f}L{_x(1):.0f} {_y(1):.0f}" stroke="var(--line)"/>'
-    return _plot(diagonal + dots, "confidence", "share that was right")
+    return _plot(diagonal + dots, said["confidence"], said["right"])
 
 
-def _risk_plot(scores: Sequence[float], right: Sequence[bool], cut: float) -> str:
+def _risk_plot(scores: Sequence[float], right: Sequence[bool], cut: float, said: Said) -> str:
     curve = risk_coverage(scores, right)
     top = max((risk for _, risk in curve), default=0.0) or 1.0
     path = " ".join(f"{_x(c):.1f},{_y(r / top):.1f}" for c, r in curve)
     line = f'<polyline points="{path}" fill="none" stroke="var(--bad)" stroke-width="2"/>'
     answered = sum(s >= cut for s in scores) / len(scores) if scores else 0.0
-    return _plot(line + _upright(answered), "share answered", "share wrong", top)
+    return _plot(line + _upright(answered), said["share"], said["share wrong"], top)
 
 
-def _histogram(cases: Sequence[Case], evaluation: Evaluation, bins: int = 20) -> str:
+def _histogram(cases: Sequence[Case], evaluation: Evaluation, said: Said, bins: int = 20) -> str:
     counts = {True: [0] * bins, False: [0] * bins}
     for case in cases:
         counts[case.answerable][min(bins - 1, int(case.confidence * bins))] += 1
@@ -326,7 +419,8 @@ def _histogram(cases: Sequence[Case], evaluation: Evaluation, bins: int = 20) ->
     bars = "".join(
         f'<rect x="{_x(i / bins):.1f}" y="{_y(0.5 + h / 2) if up else _y(0.5):.1f}" '
         f'width="{width:.1f}" height="{_y(0) - _y(h / 2):.1f}" '
-        f'fill="var(--{"good" if up else "bad"})"><title>{counts[up][i]} questions</title></rect>'
+        f'fill="var(--{"good" if up else "bad"})">'
+        f"<title>{said['count'].format(count=counts[up][i])}</title></rect>"
         for up in (True, False)
         for i in range(bins)
         if (h := counts[up][i] / most)
@@ -340,7 +434,8 @@ def _histogram(cases: Sequence[Case], evaluation: Evaluation, bins: int = 20) ->
     most_up = f'<text x="{_MARGIN - 5}" y="{_y(1) + 4:.0f}" text-anchor="end">{most}</text>'
     most_down = f'<text x="{_MARGIN - 5}" y="{_y(0) + 4:.0f}" text-anchor="end">{most}</text>'
     return (
-        f'<svg viewBox="0 0 {_WIDTH} {_HEIGHT}" role="img" aria-label="confidence histogram">'
+        f'<svg viewBox="0 0 {_WIDTH} {_HEIGHT}" role="img" aria-label="{said["histogram"]}">'
         f"{bars}{cuts}{middle}{labels}{most_up}{most_down}"
-        f'<text x="{_x(0.5):.0f}" y="{_HEIGHT - 5}" text-anchor="middle">confidence</text></svg>'
+        f'<text x="{_x(0.5):.0f}" y="{_HEIGHT - 5}" text-anchor="middle">'
+        f"{said['confidence']}</text></svg>"
     )

@@ -155,6 +155,18 @@ def test_the_page_needs_nothing_from_elsewhere_and_runs_nothing(evaluated):
     assert page.count("<figure>") == 3
 
 
+def test_the_page_speaks_the_language_that_it_is_asked_for(evaluated):
+    """Every word of ours; what the questions, the guide and the index are called stays."""
+    english = report.page(evaluated, against=evaluated)
+    chinese = report.page(evaluated, against=evaluated, language="zh")
+    assert '<html lang="zh-CN">' in chinese
+    for words in (*report.WORDS.values(), "answerable", "confidence", "share", "wrong", "interval"):
+        assert words in english
+        assert words == "AUROC" or words not in chinese
+    for words in ("没有答好的问题", "首段答对", "校准误差", "把握", "95 % 区间"):
+        assert words in chinese
+
+
 def test_a_question_cannot_write_into_the_page(guide, encoder):
     generation = generations.current(guide.index).generation
     index, curve = open_generation(generation, encoder, guide)

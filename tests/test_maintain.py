@@ -510,6 +510,8 @@ def test_an_evaluation_is_made_in_the_background_and_its_page_kept(app, page, pl
     assert re.search("<iframe[^>]* sandbox ", shown.text)
     with Browser(create(front, Access.open(place)), MAINTAINER) as later:
         assert later.get("/maintain/report/page").text == written.text
+        chinese = later.get("/maintain/report/page?lang=zh").text
+        assert f"{front.desk.generation} 的评测" in visible(chinese)
 
 
 def test_without_labelled_questions_the_evaluation_says_what_to_write(page):

@@ -10,7 +10,7 @@ from functools import partial
 from hashlib import sha256
 from itertools import chain, groupby
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, get_args
 
 from fastapi import APIRouter, Depends
 from fastapi.routing import APIRoute
@@ -20,6 +20,7 @@ from starlette.responses import HTMLResponse, RedirectResponse, Response, Stream
 
 from assistant import generations, report
 from assistant.access import Person
+from assistant.answer import Language
 from assistant.build import Progress, Report, build, open_generation, require_fit, roll_back
 from assistant.errors import AssistantError, BadInput, BuildBusy, IndexUnusable
 from assistant.evaluate import evaluate
@@ -307,7 +308,7 @@ class _Room:
 
     def report(self, request: Request, person: Maintainer, days: int = 30) -> Response:
         """Show the quality over time, and the last evaluation."""
-        kept = self._report_file()
+        kept = self._report_file(language_of(request))
         page = _page(
             "maintain_report",
             request,
@@ -323,10 +324,11 @@ class _Room:
         page.headers["content-security-policy"] += "; frame-src 'self'"
         return page
 
-    def report_page(self, person: Maintainer) -> Response:
+    def report_page(self, request: Request, person: Maintainer) -> Response:
         """Give the last evaluation as it was written."""
+        kept = self._report_file(language_of(request))
         try:
-            return Response(self._report_file().read_bytes(), 200, _FRAMED, "text/html")
+            return Response(kept.read_bytes(), 200, _FRAMED, "text/html")
         except OSError:
             raise NotFound("还没有报告。 / There is no report yet.") from None
 
@@ -354,11 +356,12 @@ class _Room:
             progress("against", 0, 0)
             other = evaluate(*opened(chosen.generation), questions)
         progress("write", 0, 0)
-        _write(self._report_file(), report.page(done, other))
+        for language in get_args(Language):
+            _write(self._report_file(language), report.page(done, other, language))
         return now.id
 
-    def _report_file(self) -> Path:
-        return self.settings.users.parent / "evaluation.html"
+    def _report_file(self, language: Language) -> Path:
+        return self.settings.users.parent / f"evaluation-{language}.html"
 
     # --- Gaps -----------------------------------------------------------------------------------
 
