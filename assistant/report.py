@@ -306,6 +306,7 @@ table {{ border-collapse: collapse; font-variant-numeric: tabular-nums; }}
 th, td {{ padding: .2rem .7rem; border-bottom: 1px solid var(--line); text-align: right; }}
 small {{ color: var(--dim); }}
 tbody th, .left {{ text-align: left; font-weight: normal; }}
+td:nth-child(2) {{ white-space: nowrap; }}
 </style></head><body>
 <h1>{title}</h1><p>{lead}</p>
 <div class="plots">

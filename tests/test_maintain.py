@@ -498,7 +498,9 @@ def test_an_evaluation_is_made_in_the_background_and_its_page_kept(app, page, pl
     page.do("/maintain/report", against=first)
     said = page.wait("/maintain/report")
     assert "Measured in" in said
-    assert "asking the index to compare with" in said
+    assert "asking the labelled questions 2" in said
+    assert "asking the index to compare with 2" in said
+    assert "writing the report" in said
     written = page.get("/maintain/report/page")
     assert f"Evaluation of {front.desk.generation}" in visible(written.text)
     assert first in visible(written.text)

@@ -348,14 +348,14 @@ class _Room:
     def _measure(self, against: str, progress: Progress) -> str:
         questions = held_out(self.settings.corpus)
         opened = partial(open_generation, encoder=self.front.desk.encoder, settings=self.settings)
-        progress("ask", 0, 0)
+        progress("ask", len(questions), 0)
         now = generations.current(self.settings.index).generation
         done, other = evaluate(*opened(now), questions), None
         chosen = next((one for one in self.stock.generations() if one.id == against), None)
         if chosen and chosen.generation:
-            progress("against", 0, 0)
+            progress("against", len(questions), 0)
             other = evaluate(*opened(chosen.generation), questions)
-        progress("write", 0, 0)
+        progress("report", 0, 0)
         for language in get_args(Language):
             _write(self._report_file(language), report.page(done, other, language))
         return now.id

@@ -102,6 +102,7 @@ WORDS: dict[str, dict[Language, str]] = {
     "stage_calibrate": {"zh": "校准把握", "en": "calibrating the confidence"},
     "stage_ask": {"zh": "提问标注问题", "en": "asking the labelled questions"},
     "stage_against": {"zh": "提问用来对比的索引", "en": "asking the index to compare with"},
+    "stage_report": {"zh": "写出报告", "en": "writing the report"},
     "built_files": {"zh": "读取的文件", "en": "Files read"},
     "built_views": {
         "zh": "{views}（{reused} 个沿用，{encoded} 个新算）",
