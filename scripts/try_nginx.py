@@ -34,6 +34,8 @@ TRIED: list[Callable[["Place"], str]] = []
 class Place:
     """Hold where nginx and the product listen, and the certificate that is to be trusted."""
 
+    product: subprocess.Popen[bytes]
+
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.tls, self.plain, self.inner = (_free_port() for _ in range(3))
@@ -212,6 +214,19 @@ def _client_addresses(place: Place) -> str:
     return f"{codes[200]} of {2 * RATE} taken from one that claimed many, the next served"
 
 
+@_try
+def _while_it_is_away(place: Place) -> str:
+    """Tried last, for the product is ended."""
+    place.product.terminate()
+    place.product.wait(PATIENCE)
+    answer = place.client("127.0.0.4").get("/")
+    _see((answer.status_code, answer.headers["retry-after"]) == (503, "10"), answer)
+    _see(answer.headers["content-type"] == "text/html; charset=utf-8", answer.headers)
+    _see("strict-transport-security" in answer.headers, answer.headers)
+    _see("官方应用" in answer.text and "official app" in answer.text, answer.text)
+    return "503, with where to turn in two languages"
+
+
 # --- What is started -----------------------------------------------------------------------------
 
 
@@ -244,6 +259,7 @@ def _product(place: Place) -> Iterator[None]:
     options = f"-m assistant.cli serve --workers 2 --port {place.inner}".split()
     with _running([sys.executable, *options], place.folder, told) as process:
         _wait(place.inner, process)
+        place.product = process
         yield
 
 

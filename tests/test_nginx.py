@@ -36,6 +36,7 @@ def test_behind_nginx_as_it_is_written_down_all_is_as_it_should_be():
         "large bodies",
         "foreign hosts",
         "client addresses",
+        "while it is away",
     }
 
 
