@@ -112,10 +112,15 @@ class Ours:
         self.desk = Desk.open(self.settings)
 
     def search(self, question: str) -> list[int]:
-        return [hit.row for hit in self.desk.search(question, K)]
+        from assistant.errors import BadInput
+
+        try:
+            return [hit.row for hit in self.desk.search(question, K)]
+        except BadInput:  # there are no words in it: the page asks for some
+            return []
 
     def answers(self, question: str, found: list[int]) -> bool:
-        return self.desk.ask(question).verdict == "answered"
+        return bool(found) and self.desk.ask(question).verdict == "answered"
 
 
 class Peer(ABC):
@@ -590,13 +595,22 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
     systems = [name for name in options.systems if name not in left_out]
     results: dict[str, dict[str, list[Figures]]] = {}
     sizes: dict[str, tuple[int, int]] = {}
-    cuts: list[tuple[str, float, float, float]] = []
+    figures = {
+        "date": time.strftime("%Y-%m-%d"),
+        "machine": f"{os.cpu_count()} CPU cores, {platform.machine()}",
+        "versions": known,
+        "left_out": left_out,
+        "reduced": bool(options.questions),
+        "sizes": sizes,
+        "results": results,
+        "cuts": [],
+    }
     with tempfile.TemporaryDirectory() as place:
         scratch = Path(place)
         for name in options.sets:
             if name == "guide":
                 task = guide_task(options.questions)
-                cuts = constant_cuts(task)
+                figures["cuts"] = constant_cuts(task)
             elif (options.training / "eval" / name).is_dir():
                 task = public_task(name, options.training, scratch, options.questions)
             else:
@@ -606,16 +620,9 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
             task.write(path)
             sizes[name] = (len(task.questions), len(task.passages))
             results[name] = rounds(systems, path, options)
-    return {
-        "date": time.strftime("%Y-%m-%d"),
-        "machine": f"{os.cpu_count()} CPU cores, {platform.machine()}",
-        "versions": known,
-        "left_out": left_out,
-        "reduced": bool(options.questions),
-        "sizes": sizes,
-        "results": results,
-        "cuts": cuts,
-    }
+            if options.json:  # a run that breaks off later loses none of it
+                options.json.write_text(json.dumps(figures, indent=1) + "\n", "utf-8")
+    return figures
 
 
 def rounds(
