@@ -35,7 +35,7 @@ def create(settings: Settings) -> FastAPI:
 
     @app.get("/agent")
     def agent(request: Request, person: Agent):
-        return office("refused.html", request, person, words=f"hello {person.name}")
+        return office("refused.html", request, person, words=f"hello {person.name}", typed=())
 
     @app.get("/maintain")
     def maintain(person: Maintainer):

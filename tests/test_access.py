@@ -710,9 +710,13 @@ def test_what_changes_something_needs_the_form_token_of_its_session(app, client)
 
 
 def test_a_form_sent_after_the_sign_in_ended_says_so(client):
-    answer = client.post("/agent/note", data={"text": "x"}, headers=PAGE)
+    """And what took a person time to write is shown, not lost; what was not written is not."""
+    sent = {"note": "写了很久 <b>", "questions": " ", "form_token": "CANARY", "password": "CANARY"}
+    answer = client.post("/agent/note", data=sent, headers=PAGE)
     assert answer.status_code == 401
     assert "nothing was changed" in answer.text
+    assert re.findall("<pre>(.*?)</pre>", answer.text) == ["写了很久 &lt;b&gt;"]
+    assert "CANARY" not in answer.text
 
 
 def test_signing_out_needs_the_form_and_ends_the_session(client):
@@ -788,9 +792,11 @@ def test_values_are_escaped(app, client):
             "app": app,
         }
     )
-    shown = office("refused.html", request, Person(evil, "agent"), words=evil).body.decode()
+    shown = office(
+        "refused.html", request, Person(evil, "agent"), words=evil, typed=[evil]
+    ).body.decode()
     assert evil not in shown
-    assert shown.count("&lt;b onclick=x&gt;{{7*7}}") == 2
+    assert shown.count("&lt;b onclick=x&gt;{{7*7}}") == 3
 
 
 def test_pages_speak_the_browsers_language_until_another_is_chosen(client):

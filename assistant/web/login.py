@@ -21,6 +21,7 @@ _HOME: dict[Role, str] = {"agent": "/agent", "maintainer": "/maintain"}
 _CHALLENGE = {"www-authenticate": 'Bearer realm="assistant"'}
 _HASHES_AT_ONCE = 2  # each takes 64 MiB and a core
 _SAFE = ("GET", "HEAD", "OPTIONS")
+_WRITTEN = ("note", "questions", "passage", "answer")  # fields that take a person time
 _log = logging.getLogger(__name__)
 
 
@@ -64,11 +65,11 @@ def needs(role: Role) -> Callable[[Request], Awaitable[Person]]:
     async def person(request: Request) -> Person:
         found = person_of(request)
         if found is None:
-            raise _Turned(_unknown(request))
+            raise _Turned(await _unknown(request))
         if not found.may(role):
-            raise _Turned(_not_allowed(request, found, role))
+            raise _Turned(await _not_allowed(request, found, role))
         if request.method not in _SAFE and not await _is_ours(request):
-            raise _Turned(_old_form(request, found))
+            raise _Turned(await _old_form(request, found))
         return found
 
     return person
@@ -107,7 +108,7 @@ async def _sign_in(request: Request) -> Response:
 
 async def _sign_out(request: Request) -> Response:
     if not await _is_ours(request):
-        return _old_form(request, person_of(request))
+        return await _old_form(request, person_of(request))
     _access(request).end_session(request.cookies.get(SESSION, ""))
     answer = RedirectResponse("/login", 303)
     answer.delete_cookie(SESSION)
@@ -175,37 +176,45 @@ def _turned(request: Request, error: Exception) -> Response:
     return error.response
 
 
-def _unknown(request: Request) -> Response:
+async def _unknown(request: Request) -> Response:
     seen = for_a_person(request.headers)
     if seen and request.method in _SAFE:
         here = request.url.path + (f"?{request.url.query}" if request.url.query else "")
         return RedirectResponse(f"/login?next={quote(here, safe='/')}", 303)
     if seen:
-        return _refused(request, None, 401, words("signed_out", language_of(request)))
+        return await _refused(request, None, 401, words("signed_out", language_of(request)))
     said = "Sign in, or send a token of this service as `Authorization: Bearer …`."
     return problem(401, said, _CHALLENGE)
 
 
-def _not_allowed(request: Request, person: Person, role: Role) -> Response:
+async def _not_allowed(request: Request, person: Person, role: Role) -> Response:
     if for_a_person(request.headers):
         language = language_of(request)
         needed, mine = words(f"role_{role}", language), words(f"role_{person.role}", language)
         said = words("only_for", language, role=needed, mine=mine)
-        return _refused(request, person, 403, said)
+        return await _refused(request, person, 403, said)
     return problem(403, f"This needs the role {role}; you have the role {person.role}.")
 
 
-def _old_form(request: Request, person: Person | None) -> Response:
+async def _old_form(request: Request, person: Person | None) -> Response:
     if for_a_person(request.headers):
-        return _refused(request, person, 403, words("old_form", language_of(request)))
+        return await _refused(request, person, 403, words("old_form", language_of(request)))
     return problem(403, "Send the session's form token: field form_token or header X-Form-Token.")
 
 
-def _refused(request: Request, person: Person | None, status: int, said: str) -> Response:
-    page = office("refused.html", request, person, status, words=said)
+async def _refused(request: Request, person: Person | None, status: int, said: str) -> Response:
+    typed = await _typed(request)
+    page = office("refused.html", request, person, status, words=said, typed=typed)
     if status == 401:
         page.headers.update(_CHALLENGE)
     return page
+
+
+async def _typed(request: Request) -> list[str]:
+    """Return what a person wrote into a form that is not taken, to be kept by copying it."""
+    sent = {} if request.method in _SAFE else await request.form(max_files=0)
+    values = (sent.get(name) for name in _WRITTEN)
+    return [value for value in values if isinstance(value, str) and value.strip()]
 
 
 async def _is_ours(request: Request) -> bool:

@@ -52,10 +52,10 @@ WORDS: dict[str, dict[Language, str]] = {
         "en": "This form is out of date; nothing was changed. Go back, reload the page, try again.",
     },
     "signed_out": {
-        "zh": "登录已过期，没有做任何改动。请在新的标签页里登录，再回到这里重新提交。",
-        "en": "Your sign-in has ended; nothing was changed. Sign in in a new tab, then come back "
-        "and send this again.",
+        "zh": "登录已过期，没有做任何改动。请重新登录，再提交一次。",
+        "en": "Your sign-in has ended; nothing was changed. Sign in and send it once more.",
     },
+    "typed": {"zh": "您写的内容，请另外保存：", "en": "What you wrote, so that you can keep it:"},
     "back": {"zh": "返回", "en": "Back"},
 }
 
