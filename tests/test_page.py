@@ -332,6 +332,22 @@ def test_an_answer_is_rated_with_a_reason_and_the_vote_stays(open_page):
     assert page.locator("form.why [value=outdated]").is_checked()
 
 
+def test_what_has_the_focus_is_never_behind_the_field_for_questions(open_page):
+    """On a phone, the form that asks why opens in view; Tab leads to nothing that is covered."""
+    page = open_page("zh-CN", width=390)
+    ask(page, "我的账户被盗了")
+    page.get_by_role("button", name="没有", exact=True).focus()
+    page.keyboard.press("Enter")
+    page.wait_for_selector("form.why", state="visible")
+    assert in_view(page, "form.why")
+    assert in_view(page, "form.why button")
+    page.locator(".switch button >> visible=true").focus()
+    for _ in range(12):
+        page.keyboard.press("Tab")
+        page.evaluate("document.activeElement.id ||= 'focused-' + performance.now()")
+        assert in_view(page, f"[id='{page.evaluate('document.activeElement.id')}']")
+
+
 # --- Conversations -------------------------------------------------------------------------------
 
 

@@ -284,7 +284,7 @@ _PAGE_CSS = """
 --line:#475569;--link:#5eead4;--mark:#5b4708}}
 body{font:1rem/1.75 system-ui,-apple-system,"Segoe UI",Roboto,"Noto Sans","PingFang SC",
 "Microsoft YaHei","Noto Sans CJK SC",sans-serif;margin:0;background:var(--paper);color:var(--ink)}
-main{max-width:46rem;margin:0 auto;padding:1rem}
+main{max-width:46rem;margin:0 auto;padding:1rem;overflow-wrap:anywhere}
 a{color:var(--link)}a:focus-visible{outline:3px solid var(--link);outline-offset:2px}
 h1{font-size:1.5rem;line-height:1.35;margin:.5rem 0}
 .document{white-space:pre-wrap;overflow-wrap:anywhere;border-top:1px solid var(--line);

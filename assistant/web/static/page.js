@@ -156,7 +156,9 @@
     tell(group, true);
     const why = group.parentElement.querySelector("form.why");
     why.hidden = value > 0;
-    if (!why.hidden) why.querySelector("input").focus();
+    if (why.hidden) return;
+    why.querySelector("input").focus();
+    why.scrollIntoView({ block: "nearest" });
   };
   const explain = async (form) => {
     const values = new FormData(form);
