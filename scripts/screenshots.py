@@ -32,14 +32,17 @@ QUESTIONS = {
         "someone hacked my account",
     ),
 }
+UNANSWERED = ("可以用狗狗币付款吗", "你们支持狗狗币吗", "怎么开发票", "How do I become a merchant?")
 OFFICE = {
     "agent-search": "/agent?q=充值没到账",
     "agent-tickets": "/agent/tickets",
     "agent-ticket": "/agent/tickets/1",
+    "agent-propose": "/agent/propose?ticket=1",
     "maintain": "/maintain",
     "maintain-gaps": "/maintain/gaps",
     "maintain-passages": "/maintain/passages",
     "maintain-proposals": "/maintain/proposals",
+    "maintain-entry": "/maintain/proposals/new",
     "maintain-report": "/maintain/report",
 }
 
@@ -57,6 +60,7 @@ def main() -> int:
             lines = iter(server.stdout.readline, "")
             address = next(line for line in lines if line.startswith("Serving on ")).split()[-1]
             browser = playwright.chromium.launch(executable_path=chromium, args=FLAGS)
+            furnish(browser, address)
             for language in LOCALES:
                 for scheme, size in LOOKS:
                     take(browser, address, language, scheme, size)
@@ -80,6 +84,22 @@ def start(folder: str) -> subprocess.Popen[str]:
         stdout=subprocess.PIPE,
         text=True,
     )
+
+
+def furnish(browser: Browser, address: str) -> None:
+    """Give maintainers something to see: gaps, a proposal and an evaluation."""
+    page = browser.new_page()
+    for question in UNANSWERED:
+        page.request.post(f"{address}/api/v1/ask", data={"question": question})
+    page.goto(f"{address}/login?token={TOKEN}&next=/maintain/gaps")
+    page.click("article a.button")
+    page.fill("#passage", "")
+    page.fill("#answer", "暂不支持。")
+    page.click("form.stacked button:not([name])")
+    page.goto(f"{address}/maintain/report")
+    page.click("#measure")
+    page.frame_locator("iframe.report").locator("svg").first.wait_for()
+    page.context.close()
 
 
 def take(browser: Browser, address: str, language: str, scheme: str, size: dict[str, int]) -> None:
