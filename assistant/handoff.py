@@ -360,8 +360,17 @@ def choices(quotes: Sequence[Quote]) -> tuple[str, ...]:
 
     Quotes that only stand behind them, further down the ranking, are none of its meanings.
     """
-    rivals = [q for q in quotes if q.score >= quotes[0].score - RIVAL]
-    return tuple(dict.fromkeys(q.headings[-1] if q.headings else q.title for q in rivals))
+    return tuple(dict.fromkeys(section_of(quote) for quote in meanings(quotes)))
+
+
+def meanings(quotes: Sequence[Quote]) -> tuple[Quote, ...]:
+    """Return the quotes that a question may mean: those about as likely as the first."""
+    return tuple(quote for quote in quotes if quote.score >= quotes[0].score - RIVAL)
+
+
+def section_of(quote: Quote) -> str:
+    """Return the guide's own name for where a quote stands."""
+    return quote.headings[-1] if quote.headings else quote.title
 
 
 # --- The ticket ----------------------------------------------------------------------------------

@@ -9,6 +9,7 @@ import orjson
 import pytest
 import yaml
 from conftest import REPOSITORY
+from selectolax.lexbor import LexborHTMLParser
 
 from assistant.answer import language_of, message_for
 from assistant.cli import main
@@ -28,6 +29,7 @@ from assistant.questions import fit_questions
 from assistant.records import Reason
 from assistant.settings import Settings
 from assistant.triage import small_talk_reply, triage
+from assistant.web.render import answer_html
 from assistant.web.wording import WORDS
 
 HELD_OUT = yaml.safe_load((REPOSITORY / "tests/fixtures/triage.yaml").read_text("utf-8"))
@@ -206,6 +208,30 @@ def test_several_meanings_are_offered_as_the_guides_headings(desk):
         assert quotes[2].headings[-1] not in lead(case)
         assert handoff.reason == "ambiguous"
     assert lead(Case("ambiguous", "打不开", "zh", quotes[:1])) == ""
+
+
+def test_on_the_page_each_meaning_can_be_opened_under_its_heading_and_the_likeliest_is_open(desk):
+    asked = ("忘记密码", "充值不成功", "交易纠纷")
+    found = [desk.ask(question).quotes[0] for question in asked]
+    quotes = tuple(replace(q, score=s) for q, s in zip(found, (0.8, 0.76, 0.7), strict=True))
+    case = Case("ambiguous", "打不开", "zh", quotes)
+    handoff = hand_off(case, read_contacts(REPOSITORY / "corpus"), desk.index)
+    answer = replace(
+        desk.ask("忘记密码"),
+        quotes=quotes,
+        verdict="uncertain",
+        handoff=handoff,
+        message=lead(case),
+    )
+    page = LexborHTMLParser(answer_html(answer))
+    offered = page.css("details.choice")
+    assert tuple(one.css_first("summary").text() for one in offered) == choices(quotes)
+    assert ["open" in one.attributes for one in offered] == [True, False]
+    shown = [one.css_first("blockquote").text() for one in offered]
+    assert shown == [quote.text for quote in quotes[:2]]
+    assert page.css_first("details.more blockquote").text() == quotes[2].text
+    alone = replace(answer, quotes=quotes[:1], message="m")
+    assert not LexborHTMLParser(answer_html(alone)).css("details.choice")
 
 
 def test_the_choices_offered_are_the_two_or_three_passages_that_are_about_as_likely(desk):

@@ -7,6 +7,7 @@ from itertools import pairwise
 from urllib.parse import quote as url_quote
 
 from assistant.answer import Language, language_of, matched_words
+from assistant.handoff import choices, meanings, section_of
 from assistant.records import (
     Answer,
     Channel,
@@ -39,6 +40,11 @@ def answer_html(answer: Answer, ticket: str = "") -> str:
     head, handoff = _head(answer, language), _handoff(answer, language, ticket)
     if answer.verdict == "unanswered" or _reason(answer) == "asked_for_human":
         parts = [head, handoff, _folded(answer, answer.quotes, "closest", language)]
+    elif _reason(answer) == "ambiguous" and len(choices(answer.quotes)) > 1:
+        meant = meanings(answer.quotes)
+        offered = "".join(_choice(one, answer, language) for one in meant)
+        more = _folded(answer, answer.quotes[len(meant) :], "more", language)
+        parts = [head, _foreign(meant, language), offered, more, handoff]
     else:
         best = "".join(_quote(one, answer.question, language) for one in answer.quotes[:1])
         more = _folded(answer, answer.quotes[1:], "more", language)
@@ -102,6 +108,16 @@ def _folded(answer: Answer, quotes: tuple[Quote, ...], label: str, language: Lan
     return (
         f'<details class="more"><summary>{say(label, language)} ({len(quotes)})</summary>'
         f"{_foreign(quotes, language) if label != 'more' else ''}{shown}</details>"
+    )
+
+
+def _choice(quote: Quote, answer: Answer, language: Language) -> str:
+    """Write one thing that a question may mean; the likeliest is open, others when chosen."""
+    spoken = tag(language_of(quote.text))
+    return (
+        f'<details class="choice"{" open" if quote == answer.quotes[0] else ""}>'
+        f'<summary lang="{spoken}">{text(section_of(quote))}</summary>'
+        f"{_quote(quote, answer.question, language)}</details>"
     )
 
 
