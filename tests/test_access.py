@@ -50,7 +50,9 @@ def _cheap_hashes():
     """Hash with little memory, but where the cost itself is looked at."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("assistant.access._HASHER", argon2.PasswordHasher(1, 8, 1))
+        access_room._hash_of_nobody.cache_clear()
         yield
+    access_room._hash_of_nobody.cache_clear()
 
 
 @pytest.fixture
