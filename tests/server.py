@@ -75,15 +75,25 @@ def running(command: list[str], folder: Path, **variables: str) -> Iterator[Serv
 
 def heard(client: httpx.Client, name: str, data: list[object], **headers: str) -> list[str]:
     """Call a listener of the page through Gradio's queue; return what it gives."""
+    return told(client, joined(client, name, data, **headers))
+
+
+def joined(client: httpx.Client, name: str, data: list[object], **headers: str) -> str:
+    """Put a call of a listener into Gradio's queue; return its session."""
     session = os.urandom(8).hex()
     listener = _listeners(str(client.base_url).rstrip("/"))[name]
     body = {"data": data, "fn_index": listener, "session_hash": session}
     content, kind = json.dumps(body), {"Content-Type": "application/json"}
-    joined = client.post("/gradio_api/queue/join", content=content, headers=kind | headers)
-    joined.raise_for_status()
+    answer = client.post("/gradio_api/queue/join", content=content, headers=kind | headers)
+    answer.raise_for_status()
+    return session
+
+
+def told(client: httpx.Client, session: str) -> list[str]:
+    """Listen until a session's call is done; return what it gives."""
     found = ""
-    with client.stream("GET", "/gradio_api/queue/data", params={"session_hash": session}) as told:
-        for line in told.iter_lines():
+    with client.stream("GET", "/gradio_api/queue/data", params={"session_hash": session}) as lines:
+        for line in lines.iter_lines():
             if '"process_completed"' in line:
                 found = line
     return json.loads(found.removeprefix("data: "))["output"].get("data") or [""]

@@ -1,17 +1,17 @@
 """The page as people meet it: a real browser, both languages, light and dark, desk and phone."""
 
 import re
-import threading
 
 import pytest
 from chromium import chromium, in_browser, until
-from server import asked, running
+from server import joined, running, told
 
 pytestmark = in_browser
 
 # The server of the command line, with a desk that is slow or broken for some words.
 FAULTY = """
 import sys, time
+from pathlib import Path
 from assistant import cli, desk
 from assistant.errors import IndexUnusable
 from assistant.web import page
@@ -22,6 +22,10 @@ page._WAITING = page._AT_ONCE = 1
 def ask(self, question, previous=()):
     if "慢" in question or "slow" in question:
         time.sleep(1.5)
+    if "等" in question:
+        Path("at-work").touch()
+        for _ in range(1500):
+            time.sleep(0 if Path("go-on").exists() else 0.02)
     if "坏" in question or "broken" in question:
         raise RuntimeError("CANARY /secret/path")
     if "缺" in question or "missing" in question:
@@ -544,10 +548,10 @@ def test_a_full_queue_is_said_at_once_and_the_next_question_is_answered(open_pag
     page = open_page("en-US", width=390)
     ask(page, "someone hacked my account")
     with server.client as client:
-        waiting = [threading.Thread(target=asked, args=(client, "慢慢来")) for _ in range(2)]
-        for one in waiting:
-            one.start()
-            page.wait_for_timeout(200)
+        sessions = [joined(client, "turn", ["等一等", ""])]
+        while not (server.log.parent / "at-work").exists():
+            page.wait_for_timeout(20)
+        sessions.append(joined(client, "turn", ["等一等", ""]))
         page.fill("#question textarea", "top-up")
         page.press("#question textarea", "Enter")
         page.wait_for_selector(".state .failed", state="visible")
@@ -556,8 +560,8 @@ def test_a_full_queue_is_said_at_once_and_the_next_question_is_answered(open_pag
         assert in_view(page, ".state .failed")
         assert in_view(page, "#question textarea")
         assert page.input_value("#question textarea") == "top-up"
-        for one in waiting:
-            one.join()
+        (server.log.parent / "go-on").touch()
+        assert all("等一等" in told(client, session)[0] for session in sessions)
     ask(page, "How do I reset my password?")
     assert page.locator(".state .failed").is_hidden()
     _forgive(open_page.told)
