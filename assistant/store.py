@@ -26,7 +26,8 @@ _KINDS = {"float16": faiss.ScalarQuantizer.QT_fp16, "int8": faiss.ScalarQuantize
 _LEARNED_FROM = 40  # rows a list; FAISS warns below 39
 _BLOCK = 10_000  # rows
 _ROUNDS = 6  # of k-means
-_PROBED = 8  # of so many lists one is read
+_PROBED = 8  # of so many lists one is read,
+_LEAST_READ = 22_000  # but enough for so many rows, which takes half a millisecond
 
 
 class Store(Protocol):
@@ -235,7 +236,7 @@ class Lists:
         for begin in range(0, len(rows), _BLOCK):
             part = slice(begin, begin + _BLOCK)
             index.add_with_ids(np.round(vectors[part] * scale), rows[part])
-        index.nprobe = -(-count // _PROBED)
+        index.nprobe = math.ceil(count * min(1, max(1 / _PROBED, _LEAST_READ / len(rows))))
         return cls(index)
 
     @classmethod

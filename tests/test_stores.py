@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from milvus_server import in_milvus, words_in_milvus
 
+from assistant import store as store_room
 from assistant.errors import IndexUnusable
 from assistant.fold import fold, simplify, terms
 from assistant.lexical import Lexical
@@ -104,7 +105,8 @@ def lists_of(rows, folder, most=400, some=slice(None)):
 
 
 @pytest.mark.parametrize(("most", "least"), [(1, 1.0), (400, 0.8)])
-def test_lists_find_what_brute_force_finds_or_most_of_it(most, least, tmp_path):
+def test_lists_find_what_brute_force_finds_or_most_of_it(most, least, tmp_path, monkeypatch):
+    monkeypatch.setattr(store_room, "_LEAST_READ", 0)
     rows = spread_unit(25_000)
     lists = lists_of(rows, tmp_path, most, slice(0, None, 2))
     assert lists.count == (1 if most == 1 else 312)
@@ -126,10 +128,14 @@ def test_lists_of_few_rows_give_those_there_are(count, tmp_path):
     assert 0 < len(set(found)) == len(found) <= count
 
 
-def test_a_question_reads_an_eighth_of_the_lists(tmp_path):
+@pytest.mark.parametrize(("least", "share"), [(0, 1 / 8), (2_500, 1 / 2), (22_000, 1)])
+def test_a_question_reads_an_eighth_of_the_lists_or_enough_rows(
+    least, share, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(store_room, "_LEAST_READ", least)
     rows = spread_unit(5_000)
     found = lists_of(rows, tmp_path).search(rows[0], 5_000)
-    assert 5_000 / 32 < len(found) < 5_000 / 4
+    assert share / 4 < len(found) / 5_000 <= min(1, share * 2)
 
 
 @given(st.lists(st.floats(-1, 1, width=16), min_size=1, max_size=40))
