@@ -85,7 +85,7 @@ def open_page(readers, server):
     def opened(locale="zh-CN", scheme="light", width=1280):
         page = readers(locale, scheme, width).new_page()
         pages.append(page)
-        page.on("load", loaded.append)
+        page.on("load", lambda one: loaded.append(one))
         page.on("request", lambda one: _is_here(one.url, server) or told.append(one.url))
         page.on("console", lambda one: one.type == "error" and told.append(one.text))
         page.on("pageerror", lambda one: told.append(str(one)))
