@@ -36,7 +36,7 @@ desk.Desk.ask = ask
 sys.exit(cli.main(["serve", "--port", "0", *sys.argv[1:]]))
 """
 EXPECTED_WHEN_REFUSED = re.compile("Failed to load resource")
-EXPECTED_WHEN_LEFT = re.compile("BodyStreamBuffer was aborted|Connection errored out")
+EXPECTED_WHEN_LEFT = re.compile("AbortError: |Connection errored out")
 
 
 @pytest.fixture(scope="module")
