@@ -3,7 +3,7 @@
 import re
 from collections.abc import Sequence
 from functools import lru_cache
-from typing import Literal
+from typing import Literal, TypeVar
 
 from assistant.fold import fold, terms
 from assistant.records import Chunk, Hit, Quote, Ranking, Reason, Verdict
@@ -11,13 +11,14 @@ from assistant.screen import unmasked
 from assistant.search import Index
 
 Language = Literal["zh", "en"]
+Found = TypeVar("Found", Hit, Quote)
 
 _HAN = re.compile(r"[\u3400-\u9fff]")
 _WORTH_SHOWING = 0.75  # of the best passage's score; weaker ones would only distract
 _WORTH_MARKING = 0.85  # of the best sentence's score
 _MOST_MARKS = 3
-RIVAL = 0.06
-"""How much less ranking score a passage may have that is taken to answer about as likely."""
+_RIVAL = 0.06  # of ranking score
+_MOST_RIVALS = 3
 _WORD_SHARE = 0.3  # what shared words add to a sentence's cosine
 
 _MESSAGES: dict[Verdict, dict[Language, str]] = {
@@ -60,15 +61,12 @@ def reason_for(verdict: Verdict, ranking: Ranking) -> Reason:
     """Return why an answer that is not sure is handed over."""
     if verdict == "unanswered":
         return "out_of_guide"
-    return "ambiguous" if len(rivals(ranking)) > 1 else "low_confidence"
+    return "ambiguous" if len(rivals(ranking.hits)) > 1 else "low_confidence"
 
 
-def rivals(ranking: Ranking) -> tuple[Hit, ...]:
-    """Return the passages, at most three, that answer about as likely as the first does."""
-    if not ranking.hits:
-        return ()
-    least = ranking.hits[0].score - RIVAL
-    return tuple(hit for hit in ranking.hits[:3] if hit.score >= least)
+def rivals(found: Sequence[Found]) -> tuple[Found, ...]:
+    """Return what was found, at most three, that answers about as likely as the first does."""
+    return tuple(one for one in found[:_MOST_RIVALS] if one.score >= found[0].score - _RIVAL)
 
 
 def quote(index: Index, question: str, hit: Hit) -> Quote:

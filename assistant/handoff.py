@@ -11,7 +11,7 @@ from datetime import UTC, datetime
 from functools import lru_cache
 from weakref import WeakKeyDictionary
 
-from assistant.answer import RIVAL, Language, language_of, quote_chunk
+from assistant.answer import Language, language_of, quote_chunk, rivals
 from assistant.contacts import (
     Contacts,
     OperatorChannel,
@@ -360,12 +360,7 @@ def choices(quotes: Sequence[Quote]) -> tuple[str, ...]:
 
     Quotes that only stand behind them, further down the ranking, are none of its meanings.
     """
-    return tuple(dict.fromkeys(section_of(quote) for quote in meanings(quotes)))
-
-
-def meanings(quotes: Sequence[Quote]) -> tuple[Quote, ...]:
-    """Return the quotes that a question may mean: those about as likely as the first."""
-    return tuple(quote for quote in quotes if quote.score >= quotes[0].score - RIVAL)
+    return tuple(dict.fromkeys(section_of(quote) for quote in rivals(quotes)))
 
 
 def section_of(quote: Quote) -> str:

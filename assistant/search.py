@@ -25,15 +25,7 @@ from assistant.lexical import Lexical, Words
 from assistant.records import Chunk, Document, Heading, Hit, Ranking, View
 from assistant.settings import Settings
 from assistant.sound import Pairs, Sounds, count_pairs
-from assistant.store import (
-    Coarse,
-    FaissStore,
-    Lists,
-    Rows,
-    Scores,
-    Store,
-    Vectors,
-)
+from assistant.store import Coarse, FaissStore, Lists, Rows, Scores, Store, Vectors
 
 DOCUMENTS, CHUNKS, VIEWS = "documents.jsonl", "chunks.jsonl", "views.jsonl"
 VECTORS, LEXICAL, ROWS, NEAR = "vectors.faiss", "lexical", "rows.i32", "near.faiss"

@@ -75,9 +75,9 @@ class FaissStore:
         if precision != "float32":
             kind = _KINDS[precision]
             flat = faiss.IndexScalarQuantizer(dimensions, kind, faiss.METRIC_INNER_PRODUCT)
-            flat.train(np.ascontiguousarray(vectors))
         index = faiss.IndexIDMap2(flat)
         if count:
+            index.train(np.ascontiguousarray(vectors))
             index.add_with_ids(np.ascontiguousarray(vectors), np.arange(count, dtype=np.int64))
         return cls(index)
 

@@ -368,9 +368,9 @@ def main() -> int:
         else:
             columns = {"": measure(options, progress)}
     print(f"{time.strftime('%Y-%m-%d')}, {os.cpu_count()} CPU cores ({platform.machine()})")
-    print(f"{'':30}" + "".join(f"{name:>14}" for name in columns))
+    print(f"{'':30}" + "".join(f"{name:>16}" for name in columns))
     for key in next(iter(columns.values())):
-        print(f"{key:30}" + "".join(f"{one.get(key, np.nan):14,.3f}" for one in columns.values()))
+        print(f"{key:30}" + "".join(f"{one.get(key, np.nan):16,.3f}" for one in columns.values()))
     if options.json:
         figures = columns if options.scale else columns[""]
         options.json.write_text(json.dumps(figures, indent=1) + "\n", "utf-8")

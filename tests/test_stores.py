@@ -138,6 +138,13 @@ def test_a_question_reads_an_eighth_of_the_lists_or_enough_rows(
     assert share / 4 < len(found) / 5_000 <= min(1, share * 2)
 
 
+@pytest.mark.parametrize("precision", ["float32", "float16", "int8"])
+def test_a_store_of_nothing_is_written_and_opened(precision, tmp_path):
+    """As the background of an index is, that has no questions to compare with."""
+    FaissStore.build(unit(0), precision).write(tmp_path / "v.faiss")
+    assert len(FaissStore.open(tmp_path / "v.faiss")) == 0
+
+
 @given(st.lists(st.floats(-1, 1, width=16), min_size=1, max_size=40))
 def test_half_precision_reads_back_to_the_bit(numbers):
     rows = np.array([numbers], dtype=np.float32)

@@ -6,8 +6,8 @@ from html import escape
 from itertools import pairwise
 from urllib.parse import quote as url_quote
 
-from assistant.answer import Language, language_of, matched_words
-from assistant.handoff import choices, meanings, section_of
+from assistant.answer import Language, language_of, matched_words, rivals
+from assistant.handoff import choices, section_of
 from assistant.records import (
     Answer,
     Channel,
@@ -41,9 +41,10 @@ def answer_html(answer: Answer, ticket: str = "") -> str:
     if answer.verdict == "unanswered" or _reason(answer) == "asked_for_human":
         parts = [head, handoff, _folded(answer, answer.quotes, "closest", language)]
     elif _reason(answer) == "ambiguous" and len(choices(answer.quotes)) > 1:
-        meant = meanings(answer.quotes)
+        meant = rivals(answer.quotes)
         offered = "".join(_choice(one, answer, language) for one in meant)
-        more = _folded(answer, answer.quotes[len(meant) :], "more", language)
+        rest = tuple(one for one in answer.quotes if one not in meant)
+        more = _folded(answer, rest, "more", language)
         parts = [head, _foreign(meant, language), offered, more, handoff]
     else:
         best = "".join(_quote(one, answer.question, language) for one in answer.quotes[:1])
