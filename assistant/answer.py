@@ -124,9 +124,9 @@ def _mark(
         cosine + _WORD_SHARE * _overlap(wanted, chunk.text[begin:end])
         for (_, _, cosine), (begin, end) in zip(scored, spans, strict=True)
     ]
-    best = max(values)
-    order = sorted(range(len(spans)), key=lambda i: (-values[i], i))[:_MOST_MARKS]
-    marked = {i for i in order if values[i] >= best * _WORTH_MARKING}
+    least = max(values) * _WORTH_MARKING
+    near = (i for i, value in enumerate(values) if value >= least)
+    marked = set(sorted(near, key=lambda i: (-values[i], i))[:_MOST_MARKS])
     for i in sorted(marked):  # a sentence that opens a list is answered by the list
         if chunk.text[spans[i][0] : spans[i][1]].rstrip().endswith((":", "：")):
             marked.update(_list_behind(chunk.text, spans, i))

@@ -45,7 +45,7 @@ from assistant.split import chunks as split_chunks
 from assistant.split import sections as split_sections
 from assistant.split import views as make_views
 
-TABLES = 3
+TABLES = 4
 """Version of what the tables mean; raised when splitting, folding or views change."""
 
 CONFIDENCE = "confidence.json"

@@ -119,7 +119,10 @@ def mask_secrets(text: str, spare: Container[str] = ()) -> tuple[str, tuple[str,
     plain = text.translate(_ASCII_FORMS)
     masks: dict[Span, str] = {}
     kinds: dict[str, None] = {}
+    digits = bool(_DIGIT.search(plain))
     for kind, mask, find in _RULES:
+        if not digits and kind in _OF_DIGITS:
+            continue
         if found := _apart(find(plain)):
             kinds[kind] = None
             if kind not in spare:
@@ -386,6 +389,8 @@ _RULES: tuple[tuple[str, str, Callable[[str], Iterable[Span]]], ...] = (
     ("seed_phrase", "[助记词]", _seed_phrases),
     ("seed_phrase", "[助记词]", _everywhere(_CHINESE_SEED)),
 )
+_DIGIT = re.compile("[0-9]")
+_OF_DIGITS = frozenset(("id_card", "mobile", "card", "code"))
 _MASK = re.compile("|".join(dict.fromkeys(re.escape(mask) for _, mask, _ in _RULES)))
 
 

@@ -25,7 +25,7 @@ from assistant.lexical import Lexical, Words
 from assistant.records import Chunk, Document, Heading, Hit, Ranking, View
 from assistant.settings import Settings
 from assistant.sound import Pairs, Sounds, count_pairs
-from assistant.store import Coarse, FaissStore, Lists, Rows, Scores, Store, Vectors
+from assistant.store import FaissStore, Lists, Rows, Scores, Store, Vectors
 
 DOCUMENTS, CHUNKS, VIEWS = "documents.jsonl", "chunks.jsonl", "views.jsonl"
 VECTORS, LEXICAL, ROWS, NEAR = "vectors.faiss", "lexical", "rows.i32", "near.faiss"
@@ -33,6 +33,8 @@ BACKGROUND, PAIRS = "background.faiss", "pairs.json"
 _POOL = 32  # views that a leg names beside eight a hit
 _SMALL_POOL = 64  # where words alone name them: looking up what they left out costs more
 _EVERY_VIEW = 100_000  # views up to which all are compared; above, the nearest lists of them
+_NEAREST_READ = 22_000  # rows, which takes half a millisecond
+_BACKGROUND_READ = 1_250  # of the rows of the background, about a quarter
 _DECODED = 10_000  # views up to which their vectors are kept as they are compared
 _KINDS = ("passage", "sentence", "variant")
 _SENTENCE = _KINDS.index("sentence")
@@ -120,9 +122,7 @@ class Index:
         self._views = _Lines(folder / VIEWS)
         self._store, self._lexical = _open_rows(folder, settings)
         self._rows = _read_rows(folder / ROWS)
-        background = FaissStore.open(folder / BACKGROUND)
-        everyone = np.arange(len(background))
-        self._background = Coarse(background.vectors(everyone), everyone)
+        self._background = Lists.open(folder / BACKGROUND)
         self._sounds = Sounds(_read_pairs(folder / PAIRS))
         self._check()
         count = len(self._rows)
@@ -231,10 +231,9 @@ class Index:
 
     def nominate(self, query: Vectors, k: int) -> Rows:
         """Return the views, about `k`, that are nearest to a query vector, roughly."""
-        if self._lists is not None:
-            return self._lists.search(query, k)
-        rows: Rows = self._store.search(query[None], k)[1][0]
-        return rows
+        nearest = self._store if self._lists is None else self._lists
+        rows: Rows = nearest.search(query[None], k)[1][0]
+        return rows[rows >= 0]
 
     @property
     def nomination(self) -> str:
@@ -355,8 +354,11 @@ class Index:
         if not len(self._background):
             return [0.0] * len(asked)
         scores, rows = self._background.search(vectors, _CROWD + 1)
-        kept = rows != [[-1 if one.unlike is None else one.unlike] for one in asked]
-        return [float(s[k][:_CROWD].sum() / _CROWD) for s, k in zip(scores, kept, strict=True)]
+        crowds = []
+        for one, found in zip(asked, zip(scores.tolist(), rows.tolist(), strict=True), strict=True):
+            near = [s for s, row in zip(*found, strict=True) if row >= 0 and row != one.unlike]
+            crowds.append(sum(near[:_CROWD]) / _CROWD)
+        return crowds
 
     def _spanned(self, row: int, cosines: Vectors) -> float:
         """Return how much of a query the views of a passage span, given their cosines with it."""
@@ -466,7 +468,7 @@ def span(vectors: Vectors, cosines: Vectors) -> float:
 
     A question that mixes two ways of asking is near neither of them, but lies between.
     """
-    gram = (vectors @ vectors.T).astype(np.float64)
+    gram = np.vecdot(vectors[:, None], vectors).astype(np.float64)
     gram.flat[:: len(gram) + 1] += _RIDGE
     wanted = cosines.astype(np.float64)
     return math.sqrt(max(0.0, float(wanted @ np.linalg.solve(gram, wanted))))
@@ -546,14 +548,15 @@ def write_rows(
 def _lists(views: Sequence[View], vectors: Vectors) -> Lists:
     """Return what nominates: every view, or of a large index those that are no sentences."""
     if len(views) <= _EVERY_VIEW:
-        return Lists.build(vectors, np.arange(len(views)), 1)
+        return Lists.build(vectors, np.arange(len(views)), _NEAREST_READ, most=1, rough=True)
     rows = np.flatnonzero([view.kind != "sentence" for view in views])
-    return Lists.build(vectors[rows], rows, 4 * math.isqrt(len(rows)))
+    return Lists.build(vectors[rows], rows, _NEAREST_READ, rough=True)
 
 
 def write_background(folder: Path, vectors: Vectors) -> None:
-    """Write the vectors of the questions that every query is compared with."""
-    FaissStore.build(vectors, "float16").write(folder / BACKGROUND)
+    """Write the vectors of the questions of which the nearest are compared with every query."""
+    rows = np.arange(len(vectors))
+    Lists.build(vectors, rows, _BACKGROUND_READ).write(folder / BACKGROUND)
 
 
 def stored_vectors(folder: Path, settings: Settings) -> dict[str, Vectors]:

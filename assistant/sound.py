@@ -61,8 +61,9 @@ def merged(syllable: str) -> str:
     return short[:-1] if short.endswith("ng") else short
 
 
-def spelled(word: str) -> list[str] | None:
-    """Return the syllables that small letters spell, the longest first; None when they do not."""
+@lru_cache(maxsize=4_000)
+def spelled(word: str) -> tuple[str, ...]:
+    """Return the syllables that small letters spell, the longest first; none when they do not."""
     syllables = _syllables()
     steps = [0] * len(word)  # from each place, the longest syllable after which the rest is spelled
     for at in range(len(word) - 1, -1, -1):
@@ -71,13 +72,11 @@ def spelled(word: str) -> list[str] | None:
             if word[at:end] in syllables and (end == len(word) or steps[end]):
                 steps[at] = length
                 break
-    if word and not steps[0]:
-        return None
     found, at = [], 0
-    while at < len(word):
+    while at < len(word) and steps[0]:
         found.append(word[at : at + steps[at]])
         at += steps[at]
-    return found
+    return tuple(found)
 
 
 def count_pairs(texts: Sequence[str]) -> Pairs:
@@ -136,9 +135,10 @@ class Sounds:
     def _read(self, letters: str, known: Callable[[str], bool]) -> str:
         """Return the characters that a run of pinyin stands for; the run itself if it is none."""
         words = _LETTERS.findall(letters)
-        if all(map(known, words)) or not all(parts := [spelled(word) for word in words]):
+        # In plain English the first word or the second is no Mandarin: all() stops there.
+        if not all(map(spelled, words)) or all(map(known, words)):
             return letters
-        sounds = [merged(syllable) for part in parts for syllable in part or ()]
+        sounds = [merged(syllable) for word in words for syllable in spelled(word)]
         read, last = "", ""
         for at in range(len(sounds) - 1):
             near = self._by_sound.get((sounds[at], sounds[at + 1]), [])
@@ -183,6 +183,9 @@ class Sounds:
 
 def _sounds(pair: str) -> Iterator[tuple[str, str]]:
     """Yield the merged sounds of a pair, for every reading of its characters."""
-    readings = _readings()
-    first, second = (sorted({merged(r) for r in readings.get(c, ())}) for c in pair)
-    return product(first, second)
+    return product(_heard(pair[0]), _heard(pair[1]))
+
+
+@lru_cache(maxsize=10_000)
+def _heard(character: str) -> tuple[str, ...]:
+    return tuple(sorted(set(map(merged, _readings().get(character, ())))))

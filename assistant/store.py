@@ -26,8 +26,8 @@ _KINDS = {"float16": faiss.ScalarQuantizer.QT_fp16, "int8": faiss.ScalarQuantize
 _LEARNED_FROM = 40  # rows a list; FAISS warns below 39
 _BLOCK = 10_000  # rows
 _ROUNDS = 6  # of k-means
-_PROBED = 8  # of so many lists one is read,
-_LEAST_READ = 22_000  # but enough for so many rows, which takes half a millisecond
+_PROBED = 8  # of so many lists one is read at least
+_ROUGH = faiss.ScalarQuantizer.QT_8bit_direct_signed
 
 
 class Store(Protocol):
@@ -165,31 +165,6 @@ def _floats(halves: NDArray[np.int16]) -> Vectors:
     return floats
 
 
-class Coarse:
-    """Find candidates in half the time of float16: rows in eight bits, scores within a hundredth.
-
-    `numbers` are those of the rows; what is found must be scored again.
-    """
-
-    def __init__(self, vectors: Vectors, numbers: Rows) -> None:
-        self._scale = _to_eight_bits(max(vectors.max(initial=0), -vectors.min(initial=0)))
-        kind = faiss.ScalarQuantizer.QT_8bit_direct_signed
-        flat = faiss.IndexScalarQuantizer(vectors.shape[1], kind, faiss.METRIC_INNER_PRODUCT)
-        self._index = faiss.IndexIDMap2(flat)
-        self._index.add_with_ids(np.round(vectors * self._scale), numbers)
-
-    def __len__(self) -> int:
-        return int(self._index.ntotal)
-
-    def search(self, queries: Vectors, k: int) -> tuple[Scores, Rows]:
-        """Return approximate cosines and rows, as a store does."""
-        most = min(k, len(self))
-        scale = _to_eight_bits(np.abs(queries).max(axis=1, keepdims=True))
-        # FAISS cuts queries to whole numbers too, where the dimensions fit its registers.
-        scores, rows = _searched(self._index, np.round(queries * scale), most)
-        return scores / (scale * self._scale), rows
-
-
 def _searched(index: Any, queries: Vectors, k: int) -> tuple[Scores, Rows]:
     """Search by the calling thread alone; the number of threads is each thread's own setting.
 
@@ -207,7 +182,7 @@ def _to_eight_bits(most: Any) -> Any:
 
 
 class Lists:
-    """Find the rows that are near, roughly: in eight bits, in the lists whose middles are nearest.
+    """Find rows that are near, roughly: those in the lists whose middles are nearest.
 
     IVF (Sivic & Zisserman 2003), mapped, so that a question reads a part of the file only. With one
     list every row is compared; with more a near row in a far list is missed.
@@ -215,28 +190,43 @@ class Lists:
 
     def __init__(self, index: Any) -> None:
         self._index = index
+        self._rough = index.sq.qtype == _ROUGH
 
     @classmethod
-    def build(cls, vectors: Vectors, rows: Rows, most: int) -> "Lists":
-        """Take unit vectors and their rows, and learn at most so many lists from some of them."""
+    def build(
+        cls,
+        vectors: Vectors,
+        rows: Rows,
+        least_read: int,
+        most: int | None = None,
+        rough: bool = False,
+    ) -> "Lists":
+        """Take unit vectors and their rows, and learn lists from some of them, `most` at most.
+
+        A question reads the lists that hold about `least_read` rows, and an eighth of them at
+        least. `rough` keeps eight bits instead of float16: for what is scored again anyway.
+        """
+        most = most or 4 * math.isqrt(len(rows))
         count = max(1, min(most, len(rows) // _LEARNED_FROM))
         index = faiss.IndexIVFScalarQuantizer(
             faiss.IndexFlatIP(vectors.shape[1]),
             vectors.shape[1],
             count,
-            faiss.ScalarQuantizer.QT_8bit_direct_signed,
+            _ROUGH if rough else _KINDS["float16"],
             faiss.METRIC_INNER_PRODUCT,
             False,  # rows as they are, not as they differ from the middle of their list
         )
         index.cp.max_points_per_centroid = _LEARNED_FROM
         index.cp.niter = _ROUNDS
         index.cp.spherical = True
-        index.train(vectors[:: max(1, len(vectors) // (_LEARNED_FROM * count))])
+        some = vectors[:: max(1, len(vectors) // (_LEARNED_FROM * count))]
+        index.train(some if len(some) else np.zeros((1, index.d), np.float32))
         scale = _to_eight_bits(max(vectors.max(initial=0), -vectors.min(initial=0)))
         for begin in range(0, len(rows), _BLOCK):
-            part = slice(begin, begin + _BLOCK)
-            index.add_with_ids(np.round(vectors[part] * scale), rows[part])
-        index.nprobe = math.ceil(count * min(1, max(1 / _PROBED, _LEAST_READ / len(rows))))
+            part = vectors[begin : begin + _BLOCK]
+            part = np.round(part * scale) if rough else np.ascontiguousarray(part)
+            index.add_with_ids(part, rows[begin : begin + _BLOCK])
+        index.nprobe = math.ceil(count * min(1, max(1 / _PROBED, least_read / max(1, len(rows)))))
         return cls(index)
 
     @classmethod
@@ -248,13 +238,20 @@ class Lists:
         """Write the lists to a new file; raise OSError when they do not fit."""
         _write(self._index, path)
 
+    def __len__(self) -> int:
+        """Return the number of rows in all lists."""
+        return int(self._index.ntotal)
+
     @property
     def count(self) -> int:
         """Return the number of lists."""
         return int(self._index.nlist)
 
-    def search(self, query: Vectors, k: int) -> Rows:
-        """Return the rows nearest to one query, fewer than `k` when the lists hold fewer."""
-        whole = np.round(query * _to_eight_bits(np.abs(query).max()))
-        rows: Rows = _searched(self._index, whole[None], k)[1][0]
-        return rows[rows >= 0]
+    def search(self, queries: Vectors, k: int) -> tuple[Scores, Rows]:
+        """Return cosines and rows, shape (queries, k), best first; row -1 where there are fewer.
+
+        Of rough lists the cosines are of some other scale.
+        """
+        if self._rough:
+            queries = np.round(queries * _to_eight_bits(np.abs(queries).max(axis=1, keepdims=True)))
+        return _searched(self._index, np.ascontiguousarray(queries), k)

@@ -9,12 +9,12 @@ import hashlib
 import json
 import re
 import tomllib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import combinations, repeat
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from assistant.contacts import contacts_in
 from assistant.fold import fold
@@ -22,6 +22,7 @@ from assistant.fold import fold
 TriageKind = Literal[
     "urgent_account_security", "asked_for_human", "contact_check", "vouch", "small_talk"
 ]
+_Search = Callable[[str], re.Match[str] | None]
 
 DATA = Path(__file__).parent / "data"
 PATTERNS = DATA / "triage.toml"
@@ -32,6 +33,7 @@ _WINDOW = 200
 _LONGEST_SMALL_TALK = 60
 _CLEARLY = 150  # an urgent score above which even a number to be checked does not matter
 _RUN = re.compile(r"[\u3400-\u9fff]+|[a-z]+|[0-9]+")
+_LETTER = re.compile("[a-z]")
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,9 +87,10 @@ def _windows(text: str) -> Iterator[str]:
 
 def features(folded: str) -> set[str]:
     """Return the features of a folded text: clues, pairs of clues, pieces of words."""
+    searches = _searches(_LETTER.search(folded) is not None, folded.isascii())
     seen = {
-        group: [name for name, pattern in table.items() if pattern.search(folded)]
-        for group, table in _patterns().items()
+        group: [name for name, search in table if search(folded)]
+        for group, table in searches.items()
     }
     found = _pieces(_RUN.findall(folded.replace("'", "")))
     found.update(f"@{name}" for names in seen.values() for name in names)
@@ -116,8 +119,23 @@ def _pieces(runs: list[str]) -> set[str]:
     return found
 
 
+@lru_cache(maxsize=4)
+def _searches(letters: bool, ascii_only: bool) -> dict[str, list[tuple[str, _Search]]]:
+    """Return the clues that a text can have, with what looks for them.
+
+    Of every clue training found out whether it needs a small letter, or a character beyond ASCII.
+    """
+    needs = _trained()["needs"]
+    never = {*(() if letters else needs["letter"]), *(needs["beyond_ascii"] if ascii_only else ())}
+    return {
+        group: [(name, pattern.search) for name, pattern in table.items() if name not in never]
+        for group, table in patterns().items()
+    }
+
+
 @lru_cache(maxsize=1)
-def _patterns() -> dict[str, dict[str, re.Pattern[str]]]:
+def patterns() -> dict[str, dict[str, re.Pattern[str]]]:
+    """Return what looks for each clue, in groups."""
     return _read(PATTERNS)
 
 
@@ -138,9 +156,15 @@ def _read(path: Path) -> dict[str, dict[str, re.Pattern[str]]]:
 
 @lru_cache(maxsize=1)
 def _weights() -> dict[str, tuple[int, dict[str, int]]]:
-    """Read the trained weights, in hundredths."""
-    models = json.loads(WEIGHTS.read_text("utf-8"))["models"]
+    """Return the trained bias and weights, in hundredths."""
+    models = _trained()["models"]
     return {kind: (model["bias"], model["weights"]) for kind, model in models.items()}
+
+
+@lru_cache(maxsize=1)
+def _trained() -> dict[str, Any]:
+    trained: dict[str, Any] = json.loads(WEIGHTS.read_text("utf-8"))
+    return trained
 
 
 def patterns_sha256() -> str:

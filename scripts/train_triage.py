@@ -10,8 +10,10 @@ import json
 import random
 import re
 import sys
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
+from re import _parser  # type: ignore[attr-defined]
 from typing import Any
 
 import numpy as np
@@ -21,7 +23,7 @@ from sklearn.feature_extraction.text import CountVectorizer
 from sklearn.linear_model import LogisticRegression
 
 from assistant.fold import fold
-from assistant.triage import PATTERNS, WEIGHTS, features, patterns_sha256
+from assistant.triage import PATTERNS, WEIGHTS, features, patterns, patterns_sha256
 
 DATA = Path(__file__).parent / "training_data"
 CORPUS = Path(__file__).parent.parent / "corpus"
@@ -209,10 +211,49 @@ def as_written(kind: str, model: Model) -> dict[str, Any]:
     return {"bias": round((model.bias + SHIFT[kind]) * 100), "weights": kept}
 
 
+def needs() -> dict[str, list[str]]:
+    """Return the clues whose every match has a small letter, or a character beyond ASCII."""
+    kinds: dict[str, Callable[[int], bool]] = {
+        "letter": lambda code: ord("a") <= code <= ord("z"),
+        "beyond_ascii": lambda code: code > 127,
+    }
+    parsed = {
+        name: _parser.parse(pattern.pattern, pattern.flags)
+        for table in patterns().values()
+        for name, pattern in table.items()
+    }
+    return {
+        kind: [name for name, tree in parsed.items() if _needs(tree, inside)]
+        for kind, inside in kinds.items()
+    }
+
+
+def _needs(parsed: Iterable[tuple[Any, Any]], inside: Callable[[int], bool]) -> bool:
+    """Tell whether every match of a parsed pattern has such a code; False where that is unsure."""
+
+    def one(part: tuple[Any, Any]) -> bool:
+        match str(part[0]), part[1]:
+            case "LITERAL", code:
+                return inside(code)
+            case "RANGE", (first, last):
+                return inside(first) and inside(last)
+            case "IN", members:
+                return all(map(one, members))
+            case "BRANCH", (_, branches):
+                return all(_needs(branch, inside) for branch in branches)
+            case "SUBPATTERN", (*_, within):
+                return _needs(within, inside)
+            case "MAX_REPEAT", (least, _, within):
+                return least > 0 and _needs(within, inside)
+        return False
+
+    return any(map(one, parsed))
+
+
 def main() -> int:
     models = {kind: as_written(kind, train(kind, labelled(kind))) for kind in ("urgent", "human")}
     text = json.dumps(
-        {"patterns_sha256": patterns_sha256(), "models": models},
+        {"patterns_sha256": patterns_sha256(), "needs": needs(), "models": models},
         ensure_ascii=False,
         separators=(",", ":"),
     )

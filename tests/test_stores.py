@@ -10,11 +10,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from milvus_server import in_milvus, words_in_milvus
 
-from assistant import store as store_room
 from assistant.errors import IndexUnusable
 from assistant.fold import fold, simplify, terms
 from assistant.lexical import Lexical
-from assistant.store import Coarse, FaissStore, Lists
+from assistant.store import FaissStore, Lists
 from assistant.vocabulary import Vocabulary
 
 STORES = {
@@ -78,19 +77,6 @@ class TestStore:
         assert scores.shape == found.shape == (2, 4)
 
 
-@pytest.mark.parametrize("dimensions", [24, 64, 512])
-def test_a_coarse_copy_of_some_rows_nominates_what_brute_force_finds(dimensions):
-    rows, queries = unit(300, dimensions), unit(10, dimensions, seed=1)
-    queries[0] = np.eye(dimensions)[0]  # a larger number than any row has
-    some = np.arange(5, 300, 7)
-    scores, found = Coarse(rows[some], some).search(queries, 12)
-    truth = queries @ rows[some].T
-    assert set(found.ravel().tolist()) <= set(some.tolist())
-    assert np.abs(scores - np.take_along_axis(queries @ rows.T, found, 1)).max() < 0.01
-    for best, got in zip(some[np.argsort(-truth, axis=1)[:, :8]], found, strict=True):
-        assert set(best.tolist()) <= set(got.tolist())
-
-
 def spread_unit(count):
     """Rows near a third of the dimensions, as those of a trained model are."""
     random = np.random.default_rng(0)
@@ -99,48 +85,64 @@ def spread_unit(count):
     return (rows / np.linalg.norm(rows, axis=1, keepdims=True)).astype(np.float32)
 
 
-def lists_of(rows, folder, most=400, some=slice(None)):
-    Lists.build(rows[some], np.arange(len(rows))[some], most).write(folder / "near.faiss")
+def lists_of(rows, folder, some=slice(None), least_read=0, most=None, rough=False):
+    numbers = np.arange(len(rows))[some]
+    Lists.build(rows[some], numbers, least_read, most, rough).write(folder / "near.faiss")
     return Lists.open(folder / "near.faiss")
 
 
-@pytest.mark.parametrize(("most", "least"), [(1, 1.0), (400, 0.8)])
-def test_lists_find_what_brute_force_finds_or_most_of_it(most, least, tmp_path, monkeypatch):
-    monkeypatch.setattr(store_room, "_LEAST_READ", 0)
+@pytest.mark.parametrize("rough", [False, True])
+@pytest.mark.parametrize(("most", "least"), [(1, 1.0), (None, 0.8)])
+def test_lists_find_what_brute_force_finds_or_most_of_it(most, least, rough, tmp_path):
     rows = spread_unit(25_000)
-    lists = lists_of(rows, tmp_path, most, slice(0, None, 2))
-    assert lists.count == (1 if most == 1 else 312)
+    lists = lists_of(rows, tmp_path, slice(0, None, 2), most=most, rough=rough)
+    assert (len(lists), lists.count) == (12_500, 1 if most == 1 else 312)
+    queries = np.ascontiguousarray(rows[1:40:2])
+    scores, found = lists.search(queries, 20)
+    assert (found % 2 == 0).all()
+    truth = queries @ rows.T
     shares = []
-    for query in rows[1:40:2]:
-        found = lists.search(query, 20)
-        assert (found % 2 == 0).all()
-        best = 2 * np.argsort(-(rows[::2] @ query), kind="stable")[:10]
-        shares.append(len({*best.tolist()} & {*found.tolist()}) / 10)
-        assert np.array_equal(found, lists.search(query, 20))
+    for number, query in enumerate(queries):
+        best = 2 * np.argsort(-truth[number, ::2], kind="stable")[:10]
+        shares.append(len({*best.tolist()} & {*found[number].tolist()}) / 10)
+        assert np.array_equal(found[number], lists.search(query[None], 20)[1][0])
     assert np.mean(shares) >= least
+    if not rough:
+        assert np.abs(scores - np.take_along_axis(truth, found, 1)).max() < 2e-3
 
 
-@pytest.mark.parametrize("count", [1, 39, 500])
+@pytest.mark.parametrize("dimensions", [24, 64, 512])
+def test_rough_lists_name_what_is_near_though_a_query_has_larger_numbers(dimensions, tmp_path):
+    rows, queries = unit(300, dimensions), unit(10, dimensions, seed=1)
+    queries[0] = np.eye(dimensions)[0]
+    some = np.arange(5, 300, 7)
+    found = lists_of(rows, tmp_path, some, most=1, rough=True).search(queries, 12)[1]
+    truth = queries @ rows[some].T
+    assert set(found.ravel().tolist()) <= set(some.tolist())
+    for best, got in zip(some[np.argsort(-truth, axis=1)[:, :8]], found, strict=True):
+        assert set(best.tolist()) <= set(got.tolist())
+
+
+@pytest.mark.parametrize("count", [0, 1, 39, 500])
 def test_lists_of_few_rows_give_those_there_are(count, tmp_path):
-    rows = spread_unit(count)
-    found = lists_of(rows, tmp_path).search(rows[0], 1000).tolist()
-    assert found[0] == 0
-    assert 0 < len(set(found)) == len(found) <= count
+    """None at all when there is nothing: so is the background where no question is known."""
+    rows = spread_unit(max(1, count))
+    found = lists_of(rows, tmp_path, slice(count)).search(rows[:1], 1000)[1][0].tolist()
+    there = [row for row in found if row >= 0]
+    assert there[:1] == [0][:count]
+    assert min(1, count) <= len(set(there)) == len(there) <= count
+    assert found[len(there) :] == [-1] * (1000 - len(there))
 
 
 @pytest.mark.parametrize(("least", "share"), [(0, 1 / 8), (2_500, 1 / 2), (22_000, 1)])
-def test_a_question_reads_an_eighth_of_the_lists_or_enough_rows(
-    least, share, tmp_path, monkeypatch
-):
-    monkeypatch.setattr(store_room, "_LEAST_READ", least)
+def test_a_question_reads_an_eighth_of_the_lists_or_enough_rows(least, share, tmp_path):
     rows = spread_unit(5_000)
-    found = lists_of(rows, tmp_path).search(rows[0], 5_000)
-    assert share / 4 < len(found) / 5_000 <= min(1, share * 2)
+    found = lists_of(rows, tmp_path, least_read=least).search(rows[:1], 5_000)[1]
+    assert share / 4 < (found >= 0).sum() / 5_000 <= min(1, share * 2)
 
 
 @pytest.mark.parametrize("precision", ["float32", "float16", "int8"])
 def test_a_store_of_nothing_is_written_and_opened(precision, tmp_path):
-    """As the background of an index is, that has no questions to compare with."""
     FaissStore.build(unit(0), precision).write(tmp_path / "v.faiss")
     assert len(FaissStore.open(tmp_path / "v.faiss")) == 0
 

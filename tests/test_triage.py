@@ -8,6 +8,7 @@ import gzip
 import json
 import random
 import string
+import sys
 
 import opencc
 import pytest
@@ -22,11 +23,15 @@ from assistant.triage import (
     WEIGHTS,
     features,
     is_small_talk,
+    patterns,
     patterns_sha256,
     score,
     small_talk_reply,
     triage,
 )
+
+sys.path.insert(0, str(REPOSITORY / "scripts"))
+import train_triage
 
 FIXTURES = REPOSITORY / "tests" / "fixtures"
 SUPPORT = REPOSITORY / "scripts" / "training_data" / "support"
@@ -137,6 +142,26 @@ def test_the_weights_were_trained_for_the_patterns():
     """After an edit of triage.toml: scripts/train_triage.py."""
     assert json.loads(WEIGHTS.read_text("utf-8"))["patterns_sha256"] == patterns_sha256()
     assert WEIGHTS.stat().st_size < 300_000
+
+
+@pytest.fixture(scope="module")
+def spoken():
+    """Return the words of every phrase that is held out, to make texts of."""
+    phrases = [fold(text) for wanted in KINDS for text in held_out(wanted)]
+    return sorted({word for text in phrases for word in (text, text[: len(text) // 2])})
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.data())
+def test_no_clue_is_missed_by_looking_only_for_those_that_a_text_can_have(spoken, data):
+    parts = st.lists(st.sampled_from(spoken) | st.text(max_size=4), max_size=4)
+    text = fold(" ".join(data.draw(parts)))
+    seen = {f"@{n}" for table in patterns().values() for n, p in table.items() if p.search(text)}
+    assert {f for f in features(text) if f.count("@") == 1 and f[0] == "@"} == seen
+
+
+def test_what_a_clue_needs_is_as_training_finds_it():
+    assert json.loads(WEIGHTS.read_text("utf-8"))["needs"] == train_triage.needs()
 
 
 @pytest.mark.parametrize(
