@@ -8,7 +8,7 @@ from typing import Literal, TypeVar
 from assistant.fold import fold, terms
 from assistant.records import Chunk, Hit, Quote, Ranking, Reason, Verdict
 from assistant.screen import unmasked
-from assistant.search import Index
+from assistant.search import Index, Spans
 
 Language = Literal["zh", "en"]
 Found = TypeVar("Found", Hit, Quote)
@@ -73,7 +73,7 @@ def quote(index: Index, question: str, hit: Hit) -> Quote:
     """Quote the whole passage of a hit and mark the sentences that answer."""
     return quote_chunk(
         hit.chunk,
-        highlights=_mark(hit.chunk, question, index.sentences(question, hit)),
+        highlights=_mark(hit.chunk.text, question, *index.sentences(question, hit)),
         similarity=hit.similarity,
         lexical=hit.lexical,
         score=hit.score,
@@ -112,28 +112,23 @@ def choose(index: Index, ranking: Ranking, top_k: int) -> tuple[Quote, ...]:
     return tuple(quote(index, ranking.query, hit) for hit in near)
 
 
-def _mark(
-    chunk: Chunk, question: str, scored: Sequence[tuple[int, int, float]]
-) -> tuple[tuple[int, int], ...]:
-    """Return the spans, within the passage, of the sentences that answer best."""
-    if not scored:
-        return ((0, len(chunk.text)),)
+def _mark(text: str, question: str, spans: Spans, cosines: Sequence[float]) -> Spans:
+    """Return the spans of the sentences of a passage that answer best."""
+    if not spans:
+        return ((0, len(text)),)
     wanted = _wanted(question)
-    spans = [(start - chunk.start, end - chunk.start) for start, end, _ in scored]
-    values = [
-        cosine + _WORD_SHARE * _overlap(wanted, chunk.text[begin:end])
-        for (_, _, cosine), (begin, end) in zip(scored, spans, strict=True)
-    ]
+    shared = [len(wanted & own) / max(1, len(wanted)) for own in _terms_of(text, spans)]
+    values = [c + _WORD_SHARE * share for c, share in zip(cosines, shared, strict=True)]
     least = max(values) * _WORTH_MARKING
     near = (i for i, value in enumerate(values) if value >= least)
     marked = set(sorted(near, key=lambda i: (-values[i], i))[:_MOST_MARKS])
     for i in sorted(marked):  # a sentence that opens a list is answered by the list
-        if chunk.text[spans[i][0] : spans[i][1]].rstrip().endswith((":", "：")):
-            marked.update(_list_behind(chunk.text, spans, i))
+        if text[slice(*spans[i])].rstrip().endswith((":", "：")):
+            marked.update(_list_behind(text, spans, i))
     return tuple(spans[i] for i in sorted(marked))
 
 
-def _list_behind(text: str, spans: Sequence[tuple[int, int]], opener: int) -> list[int]:
+def _list_behind(text: str, spans: Spans, opener: int) -> list[int]:
     """Return the sentences of the list that starts right behind the opener."""
     items: list[int] = []
     previous = spans[opener][1]
@@ -163,10 +158,7 @@ def _wanted(question: str) -> frozenset[str]:
     return frozenset(terms(fold(question)))
 
 
-def _overlap(wanted: frozenset[str], sentence: str) -> float:
-    return len(wanted & _terms_of(sentence)) / len(wanted) if wanted else 0.0
-
-
-@lru_cache(maxsize=20_000)
-def _terms_of(sentence: str) -> frozenset[str]:
-    return frozenset(terms(fold(sentence)))
+@lru_cache(maxsize=2_000)
+def _terms_of(text: str, spans: Spans) -> tuple[frozenset[str], ...]:
+    """Return the terms of each sentence of a passage."""
+    return tuple(frozenset(terms(fold(text[begin:end]))) for begin, end in spans)

@@ -46,6 +46,7 @@ _ENDS = ".ends"
 _REBUILD = "Rebuild with: assistant build"
 _RIDGE = 0.01  # keeps near-equal views from making the span unstable
 
+Spans = tuple[tuple[int, int], ...]
 Record = TypeVar("Record", Document, Chunk, View)
 
 
@@ -221,13 +222,11 @@ class Index:
             rankings += self._ranked(part, vectors, top_k)
         return rankings
 
-    def sentences(self, question: str, hit: Hit) -> list[tuple[int, int, float]]:
-        """Return start, end and cosine of the sentences of a hit's passage, in reading order."""
+    def sentences(self, question: str, hit: Hit) -> tuple[Spans, list[float]]:
+        """Return the spans, within a hit's passage, of its sentences, and their cosines."""
         views, spans = self._sentences(hit.row)
-        scores = np.vecdot(self._vectors(views), self._vector(question))
-        return [
-            (start, end, score) for (start, end), score in zip(spans, scores.tolist(), strict=True)
-        ]
+        cosines: list[float] = np.vecdot(self._vectors(views), self._vector(question)).tolist()
+        return spans, cosines
 
     def nominate(self, query: Vectors, k: int) -> Rows:
         """Return the views, about `k`, that are nearest to a query vector, roughly."""
@@ -408,10 +407,11 @@ class Index:
         texts = (orjson.loads(self._views[view])["text"] for view in views.tolist())
         return frozenset(term for text in texts for term in terms(fold(text)))
 
-    def _read_sentences(self, row: int) -> tuple[Rows, list[list[int]]]:
+    def _read_sentences(self, row: int) -> tuple[Rows, Spans]:
         begin, end = self._span(row)
         views = begin + np.flatnonzero(self._rows[begin:end, 1] == _SENTENCE)
-        return views, self._rows[views, 2:].tolist()
+        spans = self._rows[views, 2:] - self.chunk(row).start
+        return views, tuple((start, end) for start, end in spans.tolist())
 
     def _cosines(self, views: Rows, near: _Near) -> Vectors:
         if near.cosines is not None:
