@@ -880,6 +880,10 @@ def voted(client: httpx.Client, told: dict) -> int:
     return post(client, "/api/v1/feedback", {**place, "value": 1}).status_code
 
 
+def turns_of(page: str) -> set[str]:
+    return set(re.findall(r'data-turn="([^"]+)"', page))
+
+
 def test_on_a_full_disk_all_is_answered_and_acknowledged_is_stored(place, client, crowd):
     """F5: history, votes and log share the disk; 300 questions, none lost; then there is room."""
     earlier = until_saved(client)
@@ -892,11 +896,12 @@ def test_on_a_full_disk_all_is_answered_and_acknowledged_is_stored(place, client
     assert [told["question"] for told in given] == questions
     assert all(told["quotes"] for told in given)
     assert {told["saved"] for told in given} == {True, False}
-    assert 'class="aside unsaved"' in page
     assert (vote, tickets) in {(503, 503), (503, 404), (204, 404)}
     until_saved(client)
     assert voted(client, earlier) == 204
     stored = place.stored()
+    # A small write may still find room after larger ones did not: the page says which it was.
+    assert ('class="aside unsaved"' in page) is not bool(turns_of(page) & stored.keys())
     assert {
         told["turn"]: told["question"] for told in given if told["saved"]
     }.items() <= stored.items()
