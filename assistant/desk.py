@@ -15,7 +15,7 @@ from assistant.confidence import Curve
 from assistant.contacts import CONTACTS, Contacts, read_contacts
 from assistant.embed import Encoder, open_encoder
 from assistant.errors import BadInput, IndexUnusable, NoIndex, StoreDown
-from assistant.handoff import Case, case_of, hand_off, lead, steps, unsearched
+from assistant.handoff import Case, case_of, hand_off, lead, unsearched, with_steps
 from assistant.records import Answer, Document, Handoff, Hit, Quote, Ranking
 from assistant.screen import clean, mask_secrets, screen_question
 from assistant.search import Index
@@ -216,9 +216,8 @@ class Desk:
         case = case_of(recognised, asked, self._operator())
         message, handoff, confidence = small_talk_reply(asked, case.language), None, 0.0
         if recognised.kind != "small_talk":
-            confidence, quotes = self._found(case, opened)
-            generation = opened.id if opened else ""
-            case = replace(case, quotes=quotes, previous=before, generation=generation)
+            case = replace(case, previous=before, generation=opened.id if opened else "")
+            case, confidence = self._found(case, opened)
             message, handoff = lead(case), self._handoff(case, opened)
         return Answer(
             question=asked,
@@ -239,19 +238,25 @@ class Desk:
             _log.exception("the index cannot be told; answering without it")
             return None
 
-    def _found(self, case: Case, opened: _Open | None) -> tuple[float, tuple[Quote, ...]]:
-        """Return the confidence and the quotes of a case, none when the search is broken."""
+    def _found(self, case: Case, opened: _Open | None) -> tuple[Case, float]:
+        """Return a case with its quotes, and the confidence; as it is when the search is broken.
+
+        What is most likely no answer is left out: beside an urgent word it would be taken for one.
+        """
         if opened is None:
-            return 0.0, ()
+            return case, 0.0
+        found: tuple[Quote, ...] = ()
+        confidence = 0.0
         try:
             ranking = opened.index.search(case.question, max(self.settings.top_k, 5))
-            found = choose(opened.index, ranking, self.settings.top_k)
             confidence = opened.curve.probability(ranking)
+            if confidence >= opened.curve.refused_cut:
+                found = choose(opened.index, ranking, self.settings.top_k)
         except Exception:
             _log.exception("the search failed; answering without it")
-            found, confidence = (), 0.0
-        quotes = steps(case, found, self._operator(), opened.index)
-        return confidence if quotes else 0.0, tuple(quotes[: self.settings.top_k])
+        case = with_steps(case, found, self._operator(), opened.index)
+        case = replace(case, quotes=case.quotes[: self.settings.top_k])
+        return case, confidence if case.quotes else 0.0
 
     def _handoff(self, case: Case, opened: _Open | None) -> Handoff:
         return hand_off(case, self._operator(), opened.index if opened else None, self.clock())

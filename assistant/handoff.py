@@ -6,7 +6,7 @@ address is ever made up, and nobody is asked for a password, a code or a seed ph
 
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from functools import lru_cache
 from weakref import WeakKeyDictionary
@@ -44,7 +44,8 @@ class Case:
     """Hold a question that is handed over, secrets masked, with what was shown for it.
 
     `previous` is the question of the turn before; `vouch` marks a wish to have a coin or a profit
-    praised; `listed` tells that every contact in the question is on the operator's list.
+    praised, `secret` a secret that somebody asks for; `listed` tells that every contact in the
+    question is on the operator's list, `stepped` that the quotes begin with the guide's own steps.
     """
 
     reason: Reason
@@ -54,14 +55,16 @@ class Case:
     previous: str = ""
     generation: str = ""
     vouch: bool = False
+    secret: bool = False
     listed: bool = False
+    stepped: bool = False
 
 
 def reason_of(recognised: Triage) -> Reason:
     """Return the reason to hand over what triage recognised."""
     if recognised.kind == "vouch" or recognised.kind == "small_talk":
         return "out_of_guide"
-    return recognised.kind
+    return "contact_check" if recognised.kind == "secret_asked" else recognised.kind
 
 
 def hand_off(
@@ -117,6 +120,7 @@ def case_of(recognised: Triage, question: str, contacts: Contacts) -> Case:
         question=question,
         language=language_of(question),
         vouch=recognised.kind == "vouch",
+        secret=recognised.kind == "secret_asked",
         listed=bool(found) and all(contacts.lists(contact) for contact in found),
     )
 
@@ -124,15 +128,15 @@ def case_of(recognised: Triage, question: str, contacts: Contacts) -> Case:
 # --- The guide's own words -----------------------------------------------------------------------
 
 
-def steps(case: Case, found: Sequence[Quote], contacts: Contacts, index: Index) -> list[Quote]:
-    """Return the quotes of a case: the passages named for its reason first, then those found.
+def with_steps(case: Case, found: Sequence[Quote], contacts: Contacts, index: Index) -> Case:
+    """Return a case with its quotes: the passages named for its reason first, then those found.
 
     Passages that hold a contact which is not on the operator's list are left out: in distress, or
     looking for the official number, nobody should come upon another one. Only the steps in
     distress are too needful for that; the handoff's message then warns.
     """
     if case.vouch:
-        return []
+        return case
     named = [step.passage for step in contacts.steps if step.reason == case.reason]
     first = [quote for passage in named if (quote := _quoted(index, passage))]
     if case.reason != "urgent_account_security":
@@ -142,7 +146,8 @@ def steps(case: Case, found: Sequence[Quote], contacts: Contacts, index: Index) 
     rest = [quote for quote in found if _official(quote.text, contacts)]
     if case.reason == "contact_check" and named:
         rest = []
-    return [*shown, *(quote for quote in rest if quote not in shown)]
+    quotes = (*shown, *(quote for quote in rest if quote not in shown))
+    return replace(case, quotes=quotes, stepped=bool(shown))
 
 
 # References are looked up once per index: that walks over all its passages.
@@ -273,6 +278,10 @@ _VOUCH_MESSAGE: dict[Language, str] = {
     "zh": "如果有人以官方名义向您推荐，请从官方渠道核实：",
     "en": "If someone recommends it in our name, check through the official channels:",
 }
+_SECRET_MESSAGE: dict[Language, str] = {
+    "zh": "想确认对方是谁，请只从官方应用或官网里的方式联系客服：",
+    "en": "To find out who it is, reach support only through the official app or website:",
+}
 _CAUTION: dict[Language, str] = {
     "zh": "指南原文里的号码、链接或账号不都在运营方公布的名单上，使用前请在官方应用或官网核对。",
     "en": "Not every number, link or id in the guide's text is on the operator's list; check it in "
@@ -281,7 +290,9 @@ _CAUTION: dict[Language, str] = {
 
 
 def _message(case: Case, contacts: Contacts) -> str:
-    words = _VOUCH_MESSAGE if case.vouch else _MESSAGES[case.reason]
+    words = _MESSAGES[case.reason]
+    if case.vouch or case.secret:
+        words = _VOUCH_MESSAGE if case.vouch else _SECRET_MESSAGE
     message = words[case.language]
     if not all(_official(quote.text, contacts) for quote in case.quotes):
         gap = "" if case.language == "zh" else " "
@@ -299,9 +310,10 @@ _LEADS: dict[Reason, dict[Language, str]] = {
         "en": "This is urgent. Protect the account now, by the guide's own steps:",
     },
     "contact_check": {
-        "zh": "我无法确认您说的号码、链接或账号是官方的，请先不要使用。官方的联系方式这样找：",
-        "en": "I cannot confirm that this number, link or account is official; please do not use "
-        "it. This is how to find the official ways:",
+        "zh": "我无法确认您说的来电、号码、链接或账号是官方的，请先不要照做。"
+        "官方的联系方式这样找：",
+        "en": "I cannot confirm that this call, number, link or account is official; please do not "
+        "act on it. This is how to find the official ways:",
     },
 }
 _URGENT_WITHOUT_GUIDE: dict[Language, str] = {
@@ -310,8 +322,14 @@ _URGENT_WITHOUT_GUIDE: dict[Language, str] = {
     "account frozen.",
 }
 _UNCHECKED_WITHOUT_GUIDE: dict[Language, str] = {
-    "zh": "我无法确认您说的号码、链接或账号是官方的，请先不要使用。",
-    "en": "I cannot confirm that this number, link or account is official; please do not use it.",
+    "zh": "我无法确认您说的来电、号码、链接或账号是官方的，请先不要照做。",
+    "en": "I cannot confirm that this call, number, link or account is official; please do not act "
+    "on it.",
+}
+_SECRET_ASKED: dict[Language, str] = {
+    "zh": "不要给。客服不会向您要密码、验证码、助记词或私钥；无论对方自称是谁，都不要说出或输入。",
+    "en": "Do not give it. Support never asks for a password, a code, a recovery phrase or a "
+    "private key; whoever asks, do not tell or type it.",
 }
 _ON_THE_LIST: dict[Language, str] = {
     "zh": "您说的联系方式在运营方公布的名单上。",
@@ -337,9 +355,11 @@ def lead(case: Case) -> str:
         return _SEVERAL[language] + ("；" if language == "zh" else "; ").join(choices(case.quotes))
     if case.reason == "contact_check" and case.listed:
         return _ON_THE_LIST[language]
-    if not case.quotes and case.reason == "urgent_account_security":
+    if case.secret:
+        return _SECRET_ASKED[language]
+    if not case.stepped and case.reason == "urgent_account_security":
         return _URGENT_WITHOUT_GUIDE[language]
-    if not case.quotes and case.reason == "contact_check":
+    if not case.stepped and case.reason == "contact_check":
         return _UNCHECKED_WITHOUT_GUIDE[language]
     return _LEADS[case.reason][language] if case.reason in _LEADS else ""
 

@@ -1,8 +1,9 @@
 """Recognise, before any retrieval, what must not wait for it.
 
-Distress about an account, a wish for a person, a number or link that the user wants vouched for, a
-coin or profit to be praised, and plain small talk. Patterns and two small linear models read from
-this package, so it works with the index, the embedding model or the database broken.
+Distress about an account, a wish for a person, a number, link or caller that the user wants vouched
+for, a secret that somebody asks for, a coin or profit to be praised, and plain small talk. Patterns
+and two small linear models read from this package, so it works with the index, the embedding model
+or the database broken.
 """
 
 import hashlib
@@ -20,7 +21,12 @@ from assistant.contacts import contacts_in
 from assistant.fold import fold
 
 TriageKind = Literal[
-    "urgent_account_security", "asked_for_human", "contact_check", "vouch", "small_talk"
+    "urgent_account_security",
+    "asked_for_human",
+    "contact_check",
+    "secret_asked",
+    "vouch",
+    "small_talk",
 ]
 _Search = Callable[[str], re.Match[str] | None]
 
@@ -50,12 +56,15 @@ def triage(question: str) -> Triage | None:
     contacts = tuple(found.text for found in contacts_in(question))
     windows = [features(window) for window in _windows(text)]
     urgent = strongest("urgent", windows)
+    secret = _has("confirm", "secret", text[:_WINDOW])
     checked = asks_to_confirm(text, contacts)
-    if urgent > (_CLEARLY if checked else 0):
+    if urgent > (_CLEARLY if secret or checked else 0):
         return Triage("urgent_account_security", contacts)
+    if secret:
+        return Triage("secret_asked", contacts)
     if checked:
         return Triage("contact_check", contacts)
-    if strongest("human", windows) > 0:
+    if strongest("human", windows) > 0 or _has("plea", "alone", text):
         return Triage("asked_for_human", contacts)
     if asks_to_vouch(text):
         return Triage("vouch", contacts)
@@ -176,7 +185,7 @@ def patterns_sha256() -> str:
 
 
 def asks_to_confirm(folded: str, contacts: tuple[str, ...]) -> bool:
-    """Tell whether a folded question wants a number, link or id confirmed."""
+    """Tell whether a folded question wants a number, link, id or caller confirmed."""
     if _has("confirm", "asks", folded[:_WINDOW]):
         return True
     if not contacts:

@@ -12,6 +12,7 @@ from conftest import REPOSITORY
 from selectolax.lexbor import LexborHTMLParser
 
 from assistant.answer import language_of, message_for
+from assistant.build import build
 from assistant.cli import main
 from assistant.contacts import Contacts, OperatorChannel, OperatorItem, read_contacts
 from assistant.desk import Desk
@@ -183,6 +184,44 @@ def test_a_contact_given_as_a_mobile_or_an_address_is_checked_and_masked(desk):
     written = orjson.dumps(answer).decode()
     assert "13912345678" not in written
     assert "a@b.example" not in written
+
+
+@pytest.mark.parametrize(
+    ("question", "said"),
+    [
+        ("客服让我提供密码，要给吗", "不要给。客服不会向您要密码"),
+        ("should I tell the agent my otp", "Do not give it. Support never asks for a password"),
+    ],
+)
+def test_who_is_asked_for_a_secret_is_told_not_to_give_it(desk, broken, question, said):
+    for each in (desk, broken):
+        answer = each.ask(question)
+        assert answer.verdict != "answered"
+        assert answer.message.startswith(said)
+        assert answer.handoff.reason == "contact_check"
+    assert hand_off_without_index(question, Contacts(), 100).message.startswith(said)
+
+
+def test_a_guide_without_steps_is_not_said_to_have_them(encoder, tmp_path):
+    """Nor is a passage that most likely answers nothing shown beside an urgent word."""
+    (tmp_path / "corpus").mkdir()
+    guide = "# Library\n\n## Renewals\n\nRenew twice.\n\n## Maps\n\nMaps stay in the room.\n"
+    (tmp_path / "corpus" / "a.md").write_text(guide, "utf-8")
+    settings = Settings(corpus=tmp_path / "corpus", index=tmp_path / "index")
+    build(settings, encoder)
+    desk = Desk(settings, encoder)
+    for question, said in (
+        ("我的账号被盗了，钱没了", "这很紧急。请马上打开官方应用或官网"),
+        (
+            "400-820-8820是官方客服吗",
+            "我无法确认您说的来电、号码、链接或账号是官方的，请先不要照做。",
+        ),
+    ):
+        answer = desk.ask(question)
+        assert answer.message.startswith(said)
+        assert "官方的联系方式这样找" not in answer.message
+        assert answer.quotes == ()
+        assert answer.verdict == "unanswered"
 
 
 def test_no_coin_and_no_profit_is_ever_praised(desk):

@@ -118,6 +118,12 @@ def test_distress_comes_before_everything_else():
     assert kind("你好，转人工") == "asked_for_human"
 
 
+def test_who_asks_for_a_secret_calls_in_our_name_or_cries_for_help_is_told_apart():
+    phrases = yaml.safe_load((FIXTURES / "asked_for.yaml").read_text("utf-8"))
+    wrong = {t: k for k, texts in phrases.items() for t in texts if (kind(t) or "ordinary") != k}
+    assert wrong == {}
+
+
 def test_the_contacts_of_a_question_are_named():
     assert triage("400-820-8820 和 www.topay.example 是官方的吗").contacts == (
         "400-820-8820",
