@@ -40,7 +40,7 @@ _MESSAGES: dict[Verdict, dict[Language, str]] = {
 def language_of(text: str) -> Language:
     """Return the language to reply in: Chinese when the question has a Chinese character.
 
-    The masks that secrets were replaced by are Chinese words, but not the person's.
+    The masks that secrets were replaced by are no words of the person's.
     """
     return "zh" if _HAN.search(unmasked(text)) else "en"
 

@@ -42,7 +42,7 @@ _TLDS = (
 # A link ends where Chinese begins; other letters stay, so that a look-alike is seen whole.
 _IN_LINK = r"[^\s<>\"'`|“”‘’\u2e80-\u9fff\uff00-\uffef]"
 _LETTER = r"[^\W_\u2e80-\u9fff\uff00-\uffef]"
-_EMAIL = r"(?<![\w.+-])[\w.+-]{1,64}@[\w-]{1,63}(?:\.[\w-]{1,63}){1,4}|\[邮箱\]"
+_EMAIL = r"(?<![\w.+-])[\w.+-]{1,64}@[\w-]{1,63}(?:\.[\w-]{1,63}){1,4}|\[(?:邮箱|e-mail)\]"
 _LINK = (
     rf"(?:https?|hxxps?|ftp)[:：]//{_IN_LINK}{{1,400}}|(?<![a-z0-9_.@-])www\.{_IN_LINK}{{3,400}}|"
     rf"(?<![a-z0-9_.@/-])(?:{_LETTER}(?:{_LETTER}|-){{0,62}}\.){{1,4}}(?:{_TLDS})(?![a-z0-9_-]|\.[a-z0-9])"
@@ -65,7 +65,7 @@ _PHONE = (
     r"(?<![\w.-])0[0-9]{2,3}[ -]{0,2}[0-9]{3,4}[ -]{0,2}[0-9]{3,4}(?![\w])|"
     r"(?<![\w.-])(?:1[ -])?\(?[2-9][0-9]{2}\)?[ -][0-9]{3}[ -][0-9]{4}(?![\w])|"
     r"(?<![\w.-])1[3-9][0-9](?:[ .-]?[0-9]{4}){2}(?![\w])|"
-    r"(?<![\w.-])(?:95|96)[0-9]{3,4}(?![\w.])|\[手机号\]"
+    r"(?<![\w.-])(?:95|96)[0-9]{3,4}(?![\w.])|\[(?:手机号|phone number)\]"
 )
 # Each with what no contact of its kind is without. The patterns look ahead first at what they begin
 # with: most places of most texts need no more.

@@ -101,6 +101,7 @@ def screen_question(text: str, limit: int) -> str:
 
 # --- Secrets ------------------------------------------------------------------------------------
 
+_HAN = re.compile("[\u3400-\u9fff]")
 # Full-width characters, odd spaces and dashes as ASCII, one for one: offsets stay.
 _ASCII_FORMS = str.maketrans(
     {code: code - 0xFEE0 for code in range(0xFF01, 0xFF5F)}
@@ -112,21 +113,23 @@ _ASCII_FORMS = str.maketrans(
 def mask_secrets(text: str, spare: Container[str] = ()) -> tuple[str, tuple[str, ...]]:
     """Replace secrets by what they are; return the text and the kinds found, those to spare too.
 
-    Masked: bank cards (Luhn), CN mobile numbers, resident ids (checksum), e-mail addresses,
-    one-time codes, passwords and private keys in context, and recovery phrases. `spare` names
-    kinds that stay: how a person asks to be reached is no secret from those who shall do it.
+    Masked: bank cards and resident ids (by their checksum, or where they are called so), bank
+    accounts (IBAN), CN mobile numbers, e-mail addresses, access keys, one-time codes, card codes,
+    passwords and private keys in context, and recovery phrases; in Chinese words, in English where
+    the text has no Chinese. `spare` names kinds that stay: how a person asks to be reached is no
+    secret from those who shall do it.
     """
     plain = text.translate(_ASCII_FORMS)
     masks: dict[Span, str] = {}
     kinds: dict[str, None] = {}
-    digits = bool(_DIGIT.search(plain))
-    for kind, mask, find in _RULES:
+    digits, english = bool(_DIGIT.search(plain)), not _HAN.search(text)
+    for kind, find in _RULES:
         if not digits and kind in _OF_DIGITS:
             continue
         if found := _apart(find(plain)):
             kinds[kind] = None
             if kind not in spare:
-                masks |= dict.fromkeys(found, mask)
+                masks |= dict.fromkeys(found, _MASKS[kind][english])
             plain = _replaced(plain, {span: "\0" * (span[1] - span[0]) for span in found})
     return _replaced(text, masks), tuple(kinds)
 
@@ -248,6 +251,36 @@ def _id_cards(text: str) -> Iterator[Span]:
         number = re.sub("[ -]", "", found[0]).upper()
         total = sum(int(d) * w for d, w in zip(number[:17], _ID_WEIGHTS, strict=True))
         if "10X98765432"[total % 11] == number[17]:
+            yield found.span()
+
+
+# A number that is called one is masked though its checksum is wrong: people mistype.
+_CALLED = r"(?:[\s是为為:=#.(（]|is\b|no\b|num(?:ber)?\b|[号號]码?碼?){0,6}"
+_NAMED_CARD = re.compile(
+    r"(?:卡号|卡號|(?:银行|銀行|信用|借记|借記|储蓄|儲蓄)卡|\bcard)"
+    rf"{_CALLED}([0-9](?:[ -]?[0-9]){{11,18}})(?![0-9])",
+    re.IGNORECASE,
+)
+_NAMED_ID = re.compile(
+    rf"(?:身份证|身份證|\b(?:id card|identity(?: card)?)){_CALLED}"
+    r"([0-9](?:[ -]?[0-9]){13,16}[0-9Xx])(?![0-9A-Za-z])",
+    re.IGNORECASE,
+)
+_CARD_CODE = re.compile(
+    r"(?:cvv2?|cvc2?|安全码|安全碼)(?:[\s是为為:=]|is\b){0,4}([0-9]{3,4})(?![0-9])", re.IGNORECASE
+)
+_ACCESS_KEY = re.compile(
+    r"(?<![A-Za-z0-9])(?:(?:sk|pk|rk|ghp|gho|xox[abp])[-_][A-Za-z0-9_-]{16,200}|"
+    r"eyJ[A-Za-z0-9_-]{8,2000}\.[A-Za-z0-9_-]{4,2000}(?:\.[A-Za-z0-9_-]{0,2000})?)"
+)
+_IBAN = re.compile(r"(?<![A-Za-z0-9])[A-Z]{2}[0-9]{2}(?: ?[A-Z0-9]){11,30}(?![A-Za-z0-9])")
+
+
+def _ibans(text: str) -> Iterator[Span]:
+    """Find bank account numbers with their checksum (ISO 13616)."""
+    for found in _IBAN.finditer(text):
+        number = found[0].replace(" ", "")
+        if int("".join(str(int(c, 36)) for c in number[4:] + number[:4])) % 97 == 1:
             yield found.span()
 
 
@@ -378,20 +411,38 @@ def _everywhere(pattern: re.Pattern[str]) -> Callable[[str], Iterator[Span]]:
 
 
 # Earlier rules win: a card that is named as a code is a code.
-_RULES: tuple[tuple[str, str, Callable[[str], Iterable[Span]]], ...] = (
-    ("email", "[邮箱]", _everywhere(_EMAIL)),
-    ("private_key", "[私钥]", _everywhere(_PRIVATE_KEY)),
-    ("id_card", "[身份证号]", _id_cards),
-    ("mobile", "[手机号]", _everywhere(_MOBILE)),
-    ("card", "[卡号]", _cards),
-    ("code", "[验证码]", _codes),
-    ("password", "[密码]", _passwords),
-    ("seed_phrase", "[助记词]", _seed_phrases),
-    ("seed_phrase", "[助记词]", _everywhere(_CHINESE_SEED)),
+_RULES: tuple[tuple[str, Callable[[str], Iterable[Span]]], ...] = (
+    ("email", _everywhere(_EMAIL)),
+    ("private_key", _everywhere(_PRIVATE_KEY)),
+    ("access_key", _everywhere(_ACCESS_KEY)),
+    ("id_card", _id_cards),
+    ("id_card", _everywhere(_NAMED_ID)),
+    ("mobile", _everywhere(_MOBILE)),
+    ("iban", _ibans),
+    ("card", _cards),
+    ("card", _everywhere(_NAMED_CARD)),
+    ("card_code", _everywhere(_CARD_CODE)),
+    ("code", _codes),
+    ("password", _passwords),
+    ("seed_phrase", _seed_phrases),
+    ("seed_phrase", _everywhere(_CHINESE_SEED)),
 )
+_MASKS = {
+    "email": ("[邮箱]", "[e-mail]"),
+    "private_key": ("[私钥]", "[private key]"),
+    "access_key": ("[密钥]", "[access key]"),
+    "id_card": ("[身份证号]", "[ID number]"),
+    "mobile": ("[手机号]", "[phone number]"),
+    "iban": ("[银行账号]", "[bank account]"),
+    "card": ("[卡号]", "[card number]"),
+    "card_code": ("[安全码]", "[security code]"),
+    "code": ("[验证码]", "[code]"),
+    "password": ("[密码]", "[password]"),
+    "seed_phrase": ("[助记词]", "[recovery phrase]"),
+}
 _DIGIT = re.compile("[0-9]")
-_OF_DIGITS = frozenset(("id_card", "mobile", "card", "code"))
-_MASK = re.compile("|".join(dict.fromkeys(re.escape(mask) for _, mask, _ in _RULES)))
+_OF_DIGITS = frozenset(("id_card", "mobile", "iban", "card", "card_code", "code"))
+_MASK = re.compile("|".join(re.escape(mask) for pair in _MASKS.values() for mask in pair))
 
 
 def unmasked(text: str) -> str:

@@ -462,10 +462,9 @@ def test_every_message_is_in_the_language_of_the_question(operator, desk):
 
 
 def test_a_masked_secret_does_not_change_the_language_of_the_reply(desk):
-    """The masks are Chinese words; the person's own words are not."""
     for question in (
         "is a@b.example yours?",
-        "my top-up failed, my phone is 13812345678",
+        "is 13812345678 your hotline?",
         "the code is 482913 and my card 4111111111111111 was declined",
         "a human please, mail me at a@b.example",
     ):

@@ -9,7 +9,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from assistant.errors import BadInput
-from assistant.screen import clean, hidden, mask_secrets, screen_question
+from assistant.screen import clean, hidden, mask_secrets, screen_question, unmasked
 
 ANY = st.text(st.characters(codec=None, categories=None), max_size=200)
 ODD_PIECES = (
@@ -180,6 +180,18 @@ SECRETS = [
     ("4111-1111-1111-1111", "card", "1111"),
     ("2025-10-15 4111 1111 1111 1111 12 扣款", "card", "4111"),
     ("卡４１１１１１１１１１１１１１１１", "card", "１１"),
+    ("我卡号6222021234567890123,充值没成功", "card", "62220212"),  # of a wrong checksum
+    ("银行卡 6217001234567890", "card", "6217"),
+    ("card number 4111 1111 1111 1112 exp 12/27", "card", "1112"),
+    ("card no. is 4111-1111-1111-1112", "card", "1112"),
+    ("身份证号110101199003071234", "id_card", "19900307"),
+    ("id card 110101 19900307 1234", "id_card", "19900307"),
+    ("cvv 123", "card_code", "123"),
+    ("安全码是 482", "card_code", "482"),
+    ("IBAN DE89370400440532013000", "iban", "3704"),
+    ("DE89 3704 0044 0532 0130 00", "iban", "0532"),
+    ("api key sk-abcdef0123456789abcdef", "access_key", "abcdef"),
+    ("token eyJhbGciOiJIUzI1NiJ9.eyJzdWIiOiIxIn0.abc-def", "access_key", "eyJ"),
     ("我手机13812345678收不到", "mobile", "13812345678"),
     ("+86 138 1234 5678", "mobile", "1234"),
     ("8613812345678", "mobile", "138"),
@@ -262,6 +274,9 @@ def test_a_secret_is_masked_and_named(text, kind, secret):
         "订单号 2025101512345676",
         "时间戳 1697001234567",
         "4111111111111112",
+        "卡号尾号8899绑定不了",
+        "ticket id: 20251012345678901",
+        "DE88370400440532013000",
         "tel:+14255550200",
         "验证码收不到",
         "how do i reset the password for my wallet when it does not work at all today",
@@ -283,6 +298,12 @@ def test_every_secret_of_several_is_masked_and_masks_hold_none(secrets, around):
     assert mask_secrets(masked)[0] == masked
 
 
+def test_masks_are_words_of_the_text_s_language():
+    assert mask_secrets("my card 4111111111111111")[0] == "my card [card number]"
+    assert mask_secrets("卡4111111111111111")[0] == "卡[卡号]"
+    assert unmasked("my card [card number]").strip() == unmasked("my card [卡号]").strip()
+
+
 @given(ANY)
 def test_masking_is_total(text):
     masked, kinds = mask_secrets(text)
@@ -300,7 +321,7 @@ def test_dates_times_and_amounts_are_never_masked(day, time_of_day, amount, unit
 PUMPS = (
     "1|1 |1-|12 |1234 |138|+86|a|abcd |abandon |a@|a.|@|密码是|密码|验证码 |验证码是|code |code: |"
     "is |钱 |[|\u0301|e\u0301|\u0344|\u05b0\u05bc|\u200d|\ufe0f|👩|\n|\r|-|_|'|a\n|4111 |seed a |"
-    "私钥|是|：|."
+    "私钥|是|：|.|DE89|DE89 3704 |eyJaaaaaaaa.|eyJ|sk-|卡号1|card |身份证|cvv"
 ).split("|")
 
 
