@@ -33,7 +33,7 @@ from assistant.records import (
 from assistant.screen import clean, mask_secrets, screen_question
 from assistant.search import Index
 from assistant.split import find_section
-from assistant.triage import Triage, small_talk_reply, triage
+from assistant.triage import Triage, TriageKind, small_talk_reply, triage
 
 _LONG_QUESTION = 200
 _LONGEST_ANSWER = 2000
@@ -43,9 +43,9 @@ _LONGEST_ANSWER = 2000
 class Case:
     """Hold a question that is handed over, secrets masked, with what was shown for it.
 
-    `previous` is the question of the turn before; `vouch` marks a wish to have a coin or a profit
-    praised, `secret` a secret that somebody asks for; `listed` tells that every contact in the
-    question is on the operator's list, `stepped` that the quotes begin with the guide's own steps.
+    `previous` is the question of the turn before, `kind` what triage recognised; `listed` tells
+    that every contact in the question is on the operator's list, `stepped` that the quotes begin
+    with the guide's own steps.
     """
 
     reason: Reason
@@ -54,17 +54,21 @@ class Case:
     quotes: tuple[Quote, ...] = ()
     previous: str = ""
     generation: str = ""
-    vouch: bool = False
-    secret: bool = False
+    kind: TriageKind | None = None
     listed: bool = False
     stepped: bool = False
 
 
 def reason_of(recognised: Triage) -> Reason:
     """Return the reason to hand over what triage recognised."""
-    if recognised.kind == "vouch" or recognised.kind == "small_talk":
-        return "out_of_guide"
-    return "contact_check" if recognised.kind == "secret_asked" else recognised.kind
+    match recognised.kind:
+        case "vouch" | "small_talk":
+            return "out_of_guide"
+        case "secret_asked":
+            return "contact_check"
+        case "unreached":
+            return "asked_for_human"
+    return recognised.kind
 
 
 def hand_off(
@@ -119,8 +123,7 @@ def case_of(recognised: Triage, question: str, contacts: Contacts) -> Case:
         reason=reason_of(recognised),
         question=question,
         language=language_of(question),
-        vouch=recognised.kind == "vouch",
-        secret=recognised.kind == "secret_asked",
+        kind=recognised.kind,
         listed=bool(found) and all(contacts.lists(contact) for contact in found),
     )
 
@@ -135,7 +138,7 @@ def with_steps(case: Case, found: Sequence[Quote], contacts: Contacts, index: In
     looking for the official number, nobody should come upon another one. Only the steps in
     distress are too needful for that; the handoff's message then warns.
     """
-    if case.vouch:
+    if case.kind == "vouch":
         return case
     named = [step.passage for step in contacts.steps if step.reason == case.reason]
     first = [quote for passage in named if (quote := _quoted(index, passage))]
@@ -274,13 +277,15 @@ _MESSAGES: dict[Reason, dict[Language, str]] = {
         "password, a code or a recovery phrase.",
     },
 }
-_VOUCH_MESSAGE: dict[Language, str] = {
-    "zh": "如果有人以官方名义向您推荐，请从官方渠道核实：",
-    "en": "If someone recommends it in our name, check through the official channels:",
-}
-_SECRET_MESSAGE: dict[Language, str] = {
-    "zh": "想确认对方是谁，请只从官方应用或官网里的方式联系客服：",
-    "en": "To find out who it is, reach support only through the official app or website:",
+_MESSAGES_OF_KINDS: dict[TriageKind | None, dict[Language, str]] = {
+    "vouch": {
+        "zh": "如果有人以官方名义向您推荐，请从官方渠道核实：",
+        "en": "If someone recommends it in our name, check through the official channels:",
+    },
+    "secret_asked": {
+        "zh": "想确认对方是谁，请只从官方应用或官网里的方式联系客服：",
+        "en": "To find out who it is, reach support only through the official app or website:",
+    },
 }
 _CAUTION: dict[Language, str] = {
     "zh": "指南原文里的号码、链接或账号不都在运营方公布的名单上，使用前请在官方应用或官网核对。",
@@ -290,10 +295,7 @@ _CAUTION: dict[Language, str] = {
 
 
 def _message(case: Case, contacts: Contacts) -> str:
-    words = _MESSAGES[case.reason]
-    if case.vouch or case.secret:
-        words = _VOUCH_MESSAGE if case.vouch else _SECRET_MESSAGE
-    message = words[case.language]
+    message = _MESSAGES_OF_KINDS.get(case.kind, _MESSAGES[case.reason])[case.language]
     if not all(_official(quote.text, contacts) for quote in case.quotes):
         gap = "" if case.language == "zh" else " "
         message = f"{_CAUTION[case.language]}{gap}{message}"
@@ -326,19 +328,26 @@ _UNCHECKED_WITHOUT_GUIDE: dict[Language, str] = {
     "en": "I cannot confirm that this call, number, link or account is official; please do not act "
     "on it.",
 }
-_SECRET_ASKED: dict[Language, str] = {
-    "zh": "不要给。客服不会向您要密码、验证码、助记词或私钥；无论对方自称是谁，都不要说出或输入。",
-    "en": "Do not give it. Support never asks for a password, a code, a recovery phrase or a "
-    "private key; whoever asks, do not tell or type it.",
-}
 _ON_THE_LIST: dict[Language, str] = {
     "zh": "您说的联系方式在运营方公布的名单上。",
     "en": "What you name is on the operator's list of contacts.",
 }
-_NO_PRAISE: dict[Language, str] = {
-    "zh": "我不能评价任何币、项目或收益，也不推荐任何投资；我只能引用指南的原文。",
-    "en": "I cannot judge any coin, project or profit, and I recommend no investment; I can only "
-    "quote the guide.",
+_LEADS_OF_KINDS: dict[TriageKind | None, dict[Language, str]] = {
+    "vouch": {
+        "zh": "我不能评价任何币、项目或收益，也不推荐任何投资；我只能引用指南的原文。",
+        "en": "I cannot judge any coin, project or profit, and I recommend no investment; I can "
+        "only quote the guide.",
+    },
+    "secret_asked": {
+        "zh": "不要给。客服不会向您要密码、验证码、助记词或私钥；"
+        "无论对方自称是谁，都不要说出或输入。",
+        "en": "Do not give it. Support never asks for a password, a code, a recovery phrase or a "
+        "private key; whoever asks, do not tell or type it.",
+    },
+    "unreached": {
+        "zh": "联系不上时，可以换一种方式，或者换个时间再试；方式在下面。",
+        "en": "Where one way does not answer, try another, or another time; the ways are below.",
+    },
 }
 _SEVERAL: dict[Language, str] = {
     "zh": "您的问题可能指几件不同的事，请看看是哪一件：",
@@ -349,14 +358,12 @@ _SEVERAL: dict[Language, str] = {
 def lead(case: Case) -> str:
     """Return the line above the quotes of a case, "" where the verdict's own line will do."""
     language = case.language
-    if case.vouch:
-        return _NO_PRAISE[language]
+    if case.kind in _LEADS_OF_KINDS:
+        return _LEADS_OF_KINDS[case.kind][language]
     if case.reason == "ambiguous" and len(choices(case.quotes)) > 1:
         return _SEVERAL[language] + ("；" if language == "zh" else "; ").join(choices(case.quotes))
     if case.reason == "contact_check" and case.listed:
         return _ON_THE_LIST[language]
-    if case.secret:
-        return _SECRET_ASKED[language]
     if not case.stepped and case.reason == "urgent_account_security":
         return _URGENT_WITHOUT_GUIDE[language]
     if not case.stepped and case.reason == "contact_check":

@@ -1,9 +1,9 @@
 """Recognise, before any retrieval, what must not wait for it.
 
 Distress about an account, a wish for a person, a number, link or caller that the user wants vouched
-for, a secret that somebody asks for, a coin or profit to be praised, and plain small talk. Patterns
-and two small linear models read from this package, so it works with the index, the embedding model
-or the database broken.
+for, a secret that somebody asks for, support that does not answer, a coin or profit to be praised,
+and plain small talk. Patterns and two small linear models read from this package, so it works with
+the index, the embedding model or the database broken.
 """
 
 import hashlib
@@ -25,6 +25,7 @@ TriageKind = Literal[
     "asked_for_human",
     "contact_check",
     "secret_asked",
+    "unreached",
     "vouch",
     "small_talk",
 ]
@@ -37,6 +38,7 @@ WEIGHTS = DATA / "triage_weights.json"
 
 _WINDOW = 200
 _LONGEST_SMALL_TALK = 60
+_LONGEST_UNREACHED = 60  # a longer text is about more than that
 _CLEARLY = 150  # an urgent score above which even a number to be checked does not matter
 _RUN = re.compile(r"[\u3400-\u9fff]+|[a-z]+|[0-9]+")
 _LETTER = re.compile("[a-z]")
@@ -66,6 +68,8 @@ def triage(question: str) -> Triage | None:
         return Triage("contact_check", contacts)
     if strongest("human", windows) > 0 or _has("plea", "alone", text):
         return Triage("asked_for_human", contacts)
+    if len(text) <= _LONGEST_UNREACHED and _has("unreached", "tells", text):
+        return Triage("unreached", contacts)
     if asks_to_vouch(text):
         return Triage("vouch", contacts)
     return Triage("small_talk") if is_small_talk(text) else None

@@ -29,7 +29,7 @@ from assistant.handoff import (
 from assistant.questions import fit_questions
 from assistant.records import Reason
 from assistant.settings import Settings
-from assistant.triage import small_talk_reply, triage
+from assistant.triage import TriageKind, small_talk_reply, triage
 from assistant.web.render import answer_html
 from assistant.web.wording import WORDS
 
@@ -200,6 +200,14 @@ def test_who_is_asked_for_a_secret_is_told_not_to_give_it(desk, broken, question
         assert answer.message.startswith(said)
         assert answer.handoff.reason == "contact_check"
     assert hand_off_without_index(question, Contacts(), 100).message.startswith(said)
+
+
+@pytest.mark.parametrize("question", ["客服电话打不通", "nobody answers the phone"])
+def test_who_reached_nobody_is_shown_the_other_ways(desk, question):
+    answer = desk.ask(question)
+    assert answer.verdict != "answered"
+    assert re.match("联系不上时|Where one way does not answer", answer.message)
+    assert len(answer.handoff.channels) == 3
 
 
 def test_a_guide_without_steps_is_not_said_to_have_them(encoder, tmp_path):
@@ -419,9 +427,9 @@ def every_text(operator, index):
     """Yield all that the desk and the page can say, in both languages."""
     for language, question in (("zh", "问"), ("en", "ask")):
         for reason in REASONS:
-            for vouch in (False, True):
+            for kind in (None, *TriageKind.__args__):
                 for listed in (False, True):
-                    case = Case(reason, question, language, vouch=vouch, listed=listed)
+                    case = Case(reason, question, language, kind=kind, listed=listed)
                     handoff = hand_off(case, operator, index, SUNDAY)
                     yield from (lead(case), handoff.message, handoff.ticket_draft)
                     yield from (channel.name for channel in handoff.channels)

@@ -86,10 +86,13 @@ def test_traditional_characters_full_width_and_upper_case_change_nothing():
 
 
 def test_what_the_guide_answers_is_left_to_the_guide():
-    """Test questions of the shipped guide, but for those about account security."""
+    """Test questions of the shipped guide, but for those about account security.
+
+    Who reached nobody is shown what the guide says all the same.
+    """
     rows = yaml.safe_load((REPOSITORY / "corpus/questions/test.yaml").read_text("utf-8"))
     plain = [r["ask"] for r in rows if r["passage"] and "账户安全" not in str(r["passage"])]
-    taken = [ask for ask in plain if kind(ask)]
+    taken = [ask for ask in plain if kind(ask) not in (None, "unreached")]
     assert len(taken) <= 0.03 * len(plain)
 
 
