@@ -21,7 +21,7 @@ from assistant.screen import clean, mask_secrets, screen_question
 from assistant.search import Index
 from assistant.settings import Settings, load_settings
 from assistant.triage import Triage, small_talk_reply, triage
-from assistant.turns import RIGHT_TOGETHER, follows, is_short, joined, read_together
+from assistant.turns import RIGHT_TOGETHER, follows, is_short, is_sure, joined, read_together
 
 _log = logging.getLogger(__name__)
 _LONGEST_BEFORE = 500
@@ -204,10 +204,12 @@ class Desk:
         confidence = curve.probability(alone)
         if not before or confidence >= curve.answered_cut or not is_short(asked):
             return alone, confidence
-        together = index.search(joined(before, asked), depth)
-        if not follows(asked, alone, together):
+        together, read = index.search(joined(before, asked), depth), index.search(before, 1)
+        if not follows(asked, alone, together, read):
             return alone, confidence
-        ranking = read_together(asked, alone, together, index.search(before, 1))
+        ranking = read_together(asked, alone, together, read)
+        if not is_sure(asked, together, read):
+            return ranking, confidence
         return ranking, curve.probability(ranking) * RIGHT_TOGETHER
 
     def _recognised(self, recognised: Triage, asked: str, started: float, before: str) -> Answer:

@@ -228,6 +228,7 @@ class Lists:
             faiss.METRIC_INNER_PRODUCT,
             False,  # rows as they are, not as they differ from the middle of their list
         )
+        index.cp.min_points_per_centroid = 1  # no warning of few rows
         index.cp.max_points_per_centroid = _LEARNED_FROM
         index.cp.niter = _ROUNDS
         index.cp.spherical = True

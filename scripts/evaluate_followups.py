@@ -19,7 +19,7 @@ from assistant.records import Document, Heading, Ranking
 from assistant.search import Index, write_tables
 from assistant.settings import Settings
 from assistant.split import chunks, views
-from assistant.turns import follows, is_short, joined, read_together
+from assistant.turns import follows, is_short, is_sure, joined, read_together
 
 DATA = Path(__file__).parent / "training_data" / "support"
 
@@ -40,16 +40,29 @@ def main() -> int:
         for way, ask in ways.items():
             first, three = _share(index, leaning, ask, 1), _share(index, leaning, ask, 3)
             print(f"{way:20}{first:>17.1%}{three:>14.1%}{_share(index, full, ask, 1):>13.1%}")
-        both = [pair for pair in leaning if _read_together(index, pair)]
+        both = [pair for pair in leaning if _sure(index, pair)]
         right = round(_share(index, both, ways["as the desk does"], 1) * len(both))
-        print(f"read with the turn before: {right} of {len(both)} right, {right / len(both):.0%}")
+        print(f"sure with the turn before: {right} of {len(both)} right, {right / len(both):.0%}")
+        away = [
+            {"turn1": pair["turn1"], "turn2": other["text"]}
+            for pair, other in zip(pairs * 4, _lines("offguide"), strict=False)
+            if is_short(other["text"])
+        ]
+        taken, sure = (sum(f(index, p) for p in away) for f in (_read_together, _sure))
+        print(f"unrelated and short: {len(away)}, read with the turn before {taken}, sure {sure}")
     return 0
 
 
 def _read_together(index: Index, pair: dict[str, str]) -> bool:
     before, asked = pair["turn1"], pair["turn2"]
     alone, together = index.search(asked, 5), index.search(joined(before, asked), 5)
-    return is_short(asked) and follows(asked, alone, together)
+    return is_short(asked) and follows(asked, alone, together, index.search(before, 1))
+
+
+def _sure(index: Index, pair: dict[str, str]) -> bool:
+    before, asked = pair["turn1"], pair["turn2"]
+    together = index.search(joined(before, asked), 5)
+    return _read_together(index, pair) and is_sure(asked, together, index.search(before, 1))
 
 
 def _understood(index: Index, pair: dict[str, str]) -> Ranking:

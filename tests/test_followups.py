@@ -49,6 +49,21 @@ def test_a_full_question_is_not_hurt_by_the_one_before(desk, before, asked, head
     assert with_turn.verdict == alone.verdict
 
 
+@pytest.mark.parametrize(
+    ("before", "asked"),
+    [
+        ("怎么联系客服", "领养猫的手续"),
+        ("How do I reset my password?", "adopt a cat please"),
+        ("充值失败怎么办", "明天会下雨吗"),
+        ("客服几点上班", "推荐一部电影"),
+    ],
+)
+def test_an_unrelated_short_question_does_not_borrow_the_subject_before(desk, before, asked):
+    answer = desk.ask(asked, [before])
+    assert answer.confidence == desk.ask(asked).confidence
+    assert answer.verdict == "unanswered"
+
+
 def test_a_long_question_is_never_joined(desk):
     asked = "我昨天在网上的一家店里买了一双鞋子但是商家一直都没有给我发货怎么办"
     assert not is_short(asked)
