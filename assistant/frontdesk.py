@@ -27,6 +27,7 @@ from assistant.settings import Settings
 
 _CONVERSATION = re.compile(r"[A-Za-z0-9_-]{22,64}")
 _UNSAVED_CONVERSATIONS, _UNSAVED_TURNS = 1000, 20
+_LOOKED_BACK = 10
 _ANSWERS: TypeAdapter[Answer] = TypeAdapter(Answer)
 _log = logging.getLogger(__name__)
 
@@ -109,6 +110,10 @@ class FrontDesk:
         loose = self._unsaved.get(conversation, [])
         return sorted([*kept, *loose], key=lambda turn: turn.at)[-limit:] if loose else kept
 
+    def last_question(self, conversation: str, but: str = "") -> str:
+        """Return what a conversation asked last, small talk and one question aside, else ""."""
+        return _last_question(self.turns(conversation, _LOOKED_BACK), but)
+
     def states(self, numbers: Iterable[int]) -> dict[int, TicketState]:
         """Return the state of each of these tickets that is still kept."""
         found: dict[int, TicketState] = {}
@@ -130,7 +135,8 @@ class FrontDesk:
             conversation = self.history.new_conversation()
             before = []
         else:
-            before = [turn.question for turn in self.turns(conversation, limit=1)]
+            last = self.last_question(conversation, but=question.strip())
+            before = [last] if last else []
         answer = answer_with(question, before)
         reply = self._kept(answer, conversation)
         for listener in self.listeners:
@@ -156,10 +162,9 @@ class FrontDesk:
             self._unsaved.popitem(last=False)
 
     def _before(self, kept: Turn) -> str:
-        """Return the question of the turn before, "" when there was none."""
-        turns = self.turns(kept.conversation)
-        places = [place for place, turn in enumerate(turns) if turn.id == kept.id]
-        return turns[places[0] - 1].question if places and places[0] else ""
+        """Return what was asked before a turn, "" when there was nothing."""
+        earlier = [turn for turn in self.turns(kept.conversation) if turn.at < kept.at]
+        return _last_question(earlier, but=kept.question)
 
 
 def answer_of(turn: Turn) -> Answer:
@@ -167,9 +172,19 @@ def answer_of(turn: Turn) -> Answer:
     return _ANSWERS.validate_python(turn.answer)
 
 
+def is_small_talk(answer: Answer) -> bool:
+    """Tell whether an answer is to a greeting or to thanks, which ask for nothing."""
+    return not answer.quotes and not answer.handoff
+
+
 def reply_of(turn: Turn) -> Reply:
     """Return a kept turn as it was replied."""
     return Reply(answer_of(turn), turn.conversation, turn.id, bool(turn.id))
+
+
+def _last_question(turns: Sequence[Turn], but: str) -> str:
+    asked = (turn for turn in reversed(turns) if turn.question != but)
+    return next((turn.question for turn in asked if not is_small_talk(answer_of(turn))), "")
 
 
 def _unsaved(answer: Answer, conversation: str) -> Turn:

@@ -55,6 +55,21 @@ def test_a_follow_up_is_read_with_the_turn_before_it(front):
     ]
 
 
+def test_small_talk_is_no_turn_before_a_question_nor_a_ticket(front):
+    """A question that is handed over as it was asked is not the one before itself either."""
+    first = front.ask("怎么联系在线客服")
+    front.ask("好的", first.conversation)
+    followed = front.ask("那邮件呢", first.conversation)
+    assert followed.answer.quotes == front.desk.ask("那邮件呢", ["怎么联系在线客服"]).quotes
+    front.ask("谢谢", first.conversation)
+    assert front.last_question(first.conversation) == "那邮件呢"
+    handed = front.hand_off("那邮件呢", first.conversation)
+    assert "上一个问题: 怎么联系在线客服" in handed.answer.handoff.ticket_draft
+    ticket = front.open_ticket(first.conversation, handed.turn, {})
+    assert ticket.packet["previous"] == "怎么联系在线客服"
+    assert front.last_question(front.ask("你好").conversation) == ""
+
+
 @pytest.mark.parametrize("given", ["", "short", "x" * 65, "a b" * 10, "../" * 10, "对话" * 15])
 def test_an_id_that_is_none_begins_a_conversation_that_cannot_be_guessed(front, given):
     replies = [front.ask("你好", given) for _ in range(3)]

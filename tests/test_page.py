@@ -288,9 +288,17 @@ def test_the_person_button_hands_over_what_was_typed_or_asked_last(open_page):
     page.click("#person")
     page.wait_for_selector("#answer .turn:nth-of-type(3) .handoff")
     assert page.inner_text("#answer .turn:last-of-type .asked").endswith("充值没到账怎么办")
+    ask(page, "好的")
+    until(page, "!document.querySelector('#question textarea').value")
+    page.click("#person")
+    page.wait_for_selector("#answer .turn:nth-of-type(5) .handoff")
+    assert page.inner_text("#answer .turn:last-of-type .asked").endswith("充值没到账怎么办")
+    draft = page.locator("#answer .turn:last-of-type .draft").text_content()
+    assert "问题: 充值没到账怎么办\n" in draft
+    assert "好的" not in draft
     page.fill("#question textarea", "我要退钱")
     page.click("#person")
-    page.wait_for_selector("#answer .turn:nth-of-type(4) .handoff")
+    page.wait_for_selector("#answer .turn:nth-of-type(6) .handoff")
     assert page.inner_text("#answer .turn:last-of-type .asked").endswith("我要退钱")
 
 

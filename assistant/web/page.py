@@ -116,7 +116,7 @@ def _listen(
 
     def hand_off(words: str, kept: str, request: gr.Request) -> tuple[str, str, str]:
         kept = _text(kept)
-        words = _text(words) or _last(front, kept, request)
+        words = _text(words) or front.last_question(kept) or say("person", _chosen(request))
         return _answered(front, front.hand_off, words, kept, request)
 
     def resume(kept: str, request: gr.Request) -> Any:
@@ -225,12 +225,6 @@ def _thread(front: FrontDesk, kept: str) -> str:
     except Exception:
         _log.exception("a conversation could not be shown")
         return ""
-
-
-def _last(front: FrontDesk, kept: str, request: gr.Request) -> str:
-    """Return the question to hand over when none was typed: the last one, else the wish itself."""
-    turns = front.turns(kept, 1) if kept else []
-    return turns[-1].question if turns else say("person", _chosen(request))
 
 
 def _forgotten(front: FrontDesk, kept: str, request: gr.Request) -> tuple[str, str, str]:

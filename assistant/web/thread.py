@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 
 from assistant.answer import Language, language_of
-from assistant.frontdesk import answer_of
+from assistant.frontdesk import answer_of, is_small_talk
 from assistant.kept import VOTE_REASONS, TicketState, Turn
 from assistant.records import ChecklistItem, Handoff
 from assistant.web.render import DOUBTS, answer_html, quoted_html, text
@@ -32,8 +32,7 @@ def _turn(turn: Turn, states: Mapping[int, TicketState], tickets: bool) -> str:
     elif answer.handoff and turn.id and tickets:
         folded = answer.verdict == "uncertain" and answer.handoff.reason in DOUBTS
         ticket = _form(turn.id, answer.handoff, language, folded)
-    small_talk = not answer.quotes and not answer.handoff
-    vote = "" if small_talk or not turn.id else _vote(turn, language)
+    vote = "" if is_small_talk(answer) or not turn.id else _vote(turn, language)
     unsaved = "" if turn.id else f'<p class="aside unsaved">{say("not_saved", language)}</p>'
     return (
         f'<section class="turn" data-turn="{text(turn.id)}" '
