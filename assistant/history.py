@@ -18,6 +18,7 @@ from assistant.answer import language_of
 from assistant.database import Database
 from assistant.errors import BadInput
 from assistant.kept import (
+    LONGEST_REPLY_TO,
     VOTE_REASONS,
     Day,
     Delivery,
@@ -182,7 +183,7 @@ class History:
             "created": self._clock(),
             "owner": "",
             "packet": orjson.dumps(_screened_ticket(ticket)).decode(),
-            "reply_to": _text(reply_to, _SHORT, spare=("email", "mobile")),
+            "reply_to": _text(reply_to, LONGEST_REPLY_TO, spare=("email", "mobile")),
         }
         delivery = secrets.token_urlsafe(18) if self._settings.webhook_url else ""
         key, of = _key(conversation), _key(turn)

@@ -14,6 +14,9 @@ ProposalState = Literal["new", "accepted", "refused"]
 
 VOTE_REASONS: tuple[str, ...] = get_args(VoteReason)
 
+LONGEST_REPLY_TO = 200
+"""Most characters of what says how a user wants to be reached."""
+
 
 class NotSaved(AssistantError):
     """Report that the database cannot be used now; of a refused change nothing was stored.

@@ -6,6 +6,8 @@ import pytest
 from chromium import chromium, in_browser, until
 from server import joined, running, told
 
+from assistant.kept import LONGEST_REPLY_TO
+
 pytestmark = in_browser
 
 # The server of the command line, with a desk that is slow or broken for some words.
@@ -303,15 +305,19 @@ def test_the_person_button_hands_over_what_was_typed_or_asked_last(open_page):
 
 
 def test_the_checklist_is_a_form_that_ends_in_a_ticket_with_a_number(open_page):
-    """What was typed outlives another question and a failed sending; a refresh keeps the number."""
+    """What was typed outlives another question, a failed sending and a refresh, as the number."""
     page = open_page("zh-CN")
     ask(page, "我要转人工")
     form = page.locator("#answer form.ticket-form")
-    fields = form.locator("input")
+    fields = form.locator("textarea")
     fields.first.fill("账号尾号 8812")
     page.get_by_label("怎么联系您").fill("me@example.com")
     ask(page, "你好")
     assert fields.first.input_value() == "账号尾号 8812"
+    page.reload()
+    until(page, "document.querySelector('.ticket-form textarea')?.value")
+    assert fields.first.input_value() == "账号尾号 8812"
+    assert page.get_by_label("怎么联系您").input_value() == "me@example.com"
     page.route("**/api/v1/tickets", lambda route: route.abort())
     form.get_by_role("button", name="发送给客服").click()
     page.wait_for_selector("#answer .ticket-form .undone", state="visible")
@@ -327,6 +333,87 @@ def test_the_checklist_is_a_form_that_ends_in_a_ticket_with_a_number(open_page):
     page.wait_for_selector("#answer .ticket")
     assert page.inner_text("#answer .ticket").startswith(f"工单编号 {number}：已收到")
     assert "请记下编号" in page.inner_text("#answer .ticket")
+    assert page.evaluate("sessionStorage.length") == 0
+    _forgive(open_page.told)
+
+
+@pytest.mark.parametrize(
+    ("locale", "wish", "alone"),
+    [
+        ("zh-CN", "我要转人工", "客服就没法回复您"),
+        ("en-US", "I want to talk to a human", "No one can reply to you"),
+    ],
+)
+def test_without_a_way_to_reply_the_form_asks_once_and_then_sends(open_page, locale, wish, alone):
+    page = open_page(locale, width=390)
+    ask(page, wish)
+    line = page.locator(".ticket-form .alone")
+    page.locator(".ticket-form .act").click()
+    assert alone in line.inner_text()
+    assert page.locator("#answer .ticket").count() == 0
+    assert page.evaluate("document.activeElement.name") == "reply_to"
+    assert in_view(page, ".ticket-form .alone")
+    page.keyboard.type("5")
+    assert line.is_hidden()
+    page.keyboard.press("Backspace")
+    page.keyboard.press("Enter")
+    line.wait_for(state="visible")
+    page.keyboard.press("Enter")
+    page.wait_for_selector("#answer .ticket", state="visible")
+
+
+def test_a_double_press_of_the_button_is_one(open_page):
+    """Pressed low, where the button still is when the line has moved it."""
+    page = open_page("zh-CN")
+    ask(page, "我要转人工")
+    page.locator(".ticket-form .act").dblclick(position={"x": 20, "y": 42})
+    page.locator(".ticket-form .alone").wait_for()
+    page.wait_for_timeout(500)
+    assert page.locator("#answer .ticket").count() == 0
+    page.locator(".ticket-form .act").click()
+    page.wait_for_selector("#answer .ticket", state="visible")
+
+
+def test_what_the_service_does_not_take_is_said_and_stays_in_the_form(open_page):
+    """The field for a contact takes what the API takes; a longer text of another is refused."""
+    page = open_page("en-US")
+    ask(page, "I want to talk to a human")
+    page.get_by_label("How to reach you").fill("a" * 250)
+    assert page.get_by_label("How to reach you").input_value() == "a" * LONGEST_REPLY_TO
+    field = page.locator(".ticket-form textarea").first
+    before = field.bounding_box()["height"]
+    field.fill("word " * 500)
+    assert field.bounding_box()["height"] > before
+    page.locator(".ticket-form .act").click()
+    page.locator(".ticket-form .wrong").wait_for()
+    said = page.inner_text(".ticket-form .told")
+    assert said == "At most 2000 characters are taken: please shorten it."
+    assert field.input_value() == "word " * 500
+    field.fill("word")
+    page.locator(".ticket-form .act").click()
+    page.wait_for_selector("#answer .ticket", state="visible")
+    _forgive(open_page.told)
+
+
+def test_a_conversation_that_was_cleared_in_another_tab_is_said_to_be_gone(open_page):
+    page = open_page("zh-CN")
+    ask(page, "我要转人工")
+    page.locator(".ticket-form textarea").first.fill("尾号 8812")
+    other = page.context.new_page()
+    other.goto(page.url)
+    other.wait_for_selector("#answer .turn")
+    other.click("#clear")
+    other.wait_for_selector("#answer .turn", state="detached")
+    other.close()
+    page.get_by_role("button", name="没有", exact=True).click()
+    page.locator(".vote .gone").wait_for()
+    assert page.inner_text(".vote .told") == "这个对话已经删除，不能再评价或发送。"
+    page.get_by_label("怎么联系您").fill("me@example.com")
+    page.get_by_role("button", name="发送给客服").click()
+    page.locator(".ticket-form .gone").wait_for()
+    page.click("#clear")
+    page.wait_for_selector("#answer .turn", state="detached")
+    until(page, "sessionStorage.length === 0")
     _forgive(open_page.told)
 
 
@@ -384,6 +471,39 @@ def test_a_refresh_keeps_the_conversation_and_clearing_forgets_it(open_page):
     page.wait_for_selector(".example >> visible=true")
     page.wait_for_timeout(500)
     assert page.locator("#answer .turn").count() == 0
+
+
+def test_a_refresh_brings_the_last_answer_into_view(open_page):
+    page = open_page("zh-CN", width=390)
+    for question in ("充值没到账怎么办", "我的账户被盗了"):
+        ask(page, question)
+    page.reload()
+    page.wait_for_selector("#answer .turn:nth-of-type(2)")
+    until(page, "scrollY > 0")
+    assert in_view(page, "#answer .turn:last-of-type .message >> nth=0")
+    assert in_view(page, "#answer .turn:last-of-type .asked")
+
+
+def test_however_long_a_question_is_its_answer_begins_in_view(open_page):
+    """On the smallest phone the last lines of 250 characters stand above the answer."""
+    page = open_page("zh-CN", width=320)
+    page.set_viewport_size({"width": 320, "height": 568})
+    ask(page, "我昨天晚上在手机上给钱包充值，到现在还没有到账，" * 10 + "怎么办")
+    until(page, "scrollY > 0")
+    assert in_view(page, "#answer .message >> nth=0")
+    bubble = page.locator("#answer .asked").bounding_box()
+    assert 0 < bubble["y"] + bubble["height"] < 568 / 4
+
+
+@pytest.mark.parametrize(
+    ("locale", "words"), [("zh-CN", "最多 2000 个，请缩短"), ("en-US", "at most 2000 are taken")]
+)
+def test_a_question_that_is_too_long_is_said_to_be_and_stays_whole(open_page, locale, words):
+    page = open_page(locale)
+    question = QUESTIONS[locale][0] * 300
+    ask(page, question)
+    assert words in page.inner_text("#answer .notice")
+    assert page.input_value("#question textarea") == question
 
 
 def test_two_browsers_never_see_each_others_conversation(open_page):

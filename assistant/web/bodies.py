@@ -10,7 +10,7 @@ from urllib.parse import quote
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
 from assistant.frontdesk import Reply, reply_of
-from assistant.kept import KeptTicket, TicketState, Turn, Vote, VoteReason
+from assistant.kept import LONGEST_REPLY_TO, KeptTicket, TicketState, Turn, Vote, VoteReason
 from assistant.records import Answer, Chunk, Document, Handoff, Hit, Kind, Quote
 from assistant.web.render import source_url
 from assistant.web.samples import CONVERSATION, TURN
@@ -91,7 +91,9 @@ class Request(Body):
         description="what the user wrote for the items of the answer's checklist",
         examples=[{"手机号": "尾号 1234"}],
     )
-    reply_to: Text = Field("", max_length=200, description="phone or e-mail, if the user wishes")
+    reply_to: Text = Field(
+        "", max_length=LONGEST_REPLY_TO, description="phone or e-mail, if the user wishes"
+    )
 
 
 class Remark(Body):

@@ -82,7 +82,6 @@ def build_page(front: FrontDesk) -> gr.Blocks:
                 question = gr.Textbox(
                     label=I18N("question"),
                     placeholder=I18N("placeholder"),
-                    max_length=front.settings.max_question_chars,
                     lines=1,
                     max_lines=6,
                     scale=5,

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 
 from assistant.answer import Language, language_of
 from assistant.frontdesk import answer_of, is_small_talk
-from assistant.kept import VOTE_REASONS, TicketState, Turn
+from assistant.kept import LONGEST_REPLY_TO, VOTE_REASONS, TicketState, Turn
 from assistant.records import ChecklistItem, Handoff
 from assistant.web.render import DOUBTS, answer_html, quoted_html, text
 from assistant.web.wording import say, tag
@@ -57,13 +57,13 @@ def _numbered(number: int, state: TicketState | None, language: Language) -> str
 
 
 def _form(turn: str, handoff: Handoff, language: Language, folded: bool) -> str:
-    """Write the checklist as a short form; no field is a must."""
+    """Write the checklist as a short form; no field is a must, but page.js asks once for one."""
     fields = [_field(place, one, turn, language) for place, one in enumerate(handoff.checklist)]
-    reply = _labelled("reply_to", say("reply_to", language), f"{turn}-reply", "", language)
+    fields.append(_reply_to(turn, language))
     return (
         f'<details class="hand-in"{"" if folded else " open"}><summary>{say("form", language)}'
         f'</summary><form class="ticket-form" aria-label="{say("form", language)}">'
-        f'<p class="aside">{say("form_lead", language)}</p>{"".join(fields)}{reply}'
+        f'<p class="aside">{say("form_lead", language)}</p>{"".join(fields)}'
         f'<p class="sending"><button type="submit" class="act">{say("send", language)}</button>'
         f"{_told(language)}</p><template>{_numbered(0, 'new', language)}</template></form>"
         "</details>"
@@ -72,14 +72,21 @@ def _form(turn: str, handoff: Handoff, language: Language, folded: bool) -> str:
 
 def _field(place: int, one: ChecklistItem, turn: str, language: Language) -> str:
     said = "" if one.quote is None else quoted_html(say("guide_on_it", language), one.quote)
-    return _labelled(one.item, one.item, f"{turn}-{place}", said, language)
-
-
-def _labelled(name: str, label: str, identity: str, said: str, language: Language) -> str:
+    identity = text(f"{turn}-{place}")
     return (
-        f'<p class="field"><label for="{text(identity)}">{text(label)}</label>'
-        f'<input id="{text(identity)}" name="{text(name)}" maxlength="{_LONGEST_NOTE}" '
-        f'autocomplete="off"></p>{said}'
+        f'<p class="field"><label for="{identity}">{text(one.item)}</label>'
+        f'<textarea id="{identity}" name="{text(one.item)}" rows="2" autocomplete="off"></textarea>'
+        f"</p>{said}"
+    )
+
+
+def _reply_to(turn: str, language: Language) -> str:
+    identity = text(f"{turn}-reply")
+    return (
+        f'<p class="field"><label for="{identity}">{say("reply_to", language)}</label>'
+        f'<input id="{identity}" name="reply_to" maxlength="{LONGEST_REPLY_TO}" autocomplete="off" '
+        f'aria-describedby="{identity}-alone"></p>'
+        f'<p class="alone" id="{identity}-alone" role="alert" hidden>{say("alone", language)}</p>'
     )
 
 
@@ -117,8 +124,10 @@ def _thumb(value: int, label: str, given: int, language: Language) -> str:
 
 
 def _told(language: Language) -> str:
-    """Write what is said when something was sent, and when it was not; page.js shows one."""
+    """Write what is said when something was sent, and why it was not; page.js shows one."""
     return (
         f'<span class="told" role="status"><span class="done" hidden>{say("thanks", language)}'
-        f'</span><span class="undone" hidden>{say("not_sent", language)}</span></span>'
+        f'</span><span class="undone" hidden>{say("not_sent", language)}</span>'
+        f'<span class="gone" hidden>{say("gone", language)}</span>'
+        '<span class="wrong" hidden></span></span>'
     )

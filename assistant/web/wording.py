@@ -55,6 +55,11 @@ WORDS: dict[str, dict[Language, str]] = {
         "Never write a password, code or recovery phrase.",
     },
     "reply_to": {"zh": "怎么联系您（电话或邮箱）", "en": "How to reach you (phone or e-mail)"},
+    "alone": {
+        "zh": "不留联系方式，客服就没法回复您。还是要发送的话，请再按一次“发送给客服”。",
+        "en": "No one can reply to you without it. To send it anyway, press “Send to support” "
+        "once more.",
+    },
     "guide_on_it": {"zh": "指南怎么说", "en": "What the guide says"},
     "send": {"zh": "发送给客服", "en": "Send to support"},
     "ticket": {"zh": "工单编号", "en": "Ticket number"},
@@ -81,6 +86,10 @@ WORDS: dict[str, dict[Language, str]] = {
     "not_sent": {
         "zh": "没有发出去，内容还在。请过一会儿再试。",
         "en": "It was not sent; your words are still here. Please try again in a moment.",
+    },
+    "gone": {
+        "zh": "这个对话已经删除，不能再评价或发送。",
+        "en": "This conversation was deleted; nothing more can be sent about it.",
     },
     "not_saved": {
         "zh": "这个回答没能保存：刷新页面后会消失，也不能评价或开工单。",

@@ -54,17 +54,32 @@
     field.dispatchEvent(new Event("input", { bubbles: true }));
   };
 
-  /* The conversation is written anew with each turn: what was typed into its forms is put back. */
-  const typed = new Map();
+  /* The conversation is written anew with each turn, and when the page is loaded: what was typed into
+     its forms is put back. */
+  const typed = new Map(JSON.parse(sessionStorage.getItem("typed") || "[]"));
+  const keepTyped = () => {
+    if (typed.size) sessionStorage.setItem("typed", JSON.stringify([...typed]));
+    else sessionStorage.removeItem("typed");
+  };
   const restoreTyped = () => {
     for (const [id, value] of typed) {
       const field = document.getElementById(id);
-      if (field && !field.value) field.value = value;
+      if (!field || field.value || !value) continue;
+      field.value = value;
+      field.closest(".hand-in")?.setAttribute("open", "");
     }
+  };
+  const dropTyped = (fields) => {
+    for (const field of fields) typed.delete(field.id);
+    keepTyped();
   };
   document.addEventListener("input", (event) => {
     const field = event.target;
-    if (field.id && field.closest("form.ticket-form, form.why")) typed.set(field.id, field.value);
+    const form = field.closest("form.ticket-form, form.why");
+    if (!field.id || !form) return;
+    typed.set(field.id, field.value);
+    keepTyped();
+    if (field.name === "reply_to") form.querySelector(".alone").hidden = true;
   });
 
   const say = (state) => {
@@ -76,18 +91,25 @@
   const failed = () => document.querySelector("#answer .wrap .error, .toast-body.error");
   const busy = () => document.querySelector("#answer .wrap:not(.hide)");
   const showLast = () => {
-    const turns = document.querySelectorAll("#answer .turn, #answer .notice");
-    const last = turns[turns.length - 1];
-    if (!last) return;
-    last.scrollIntoView({ block: "start" });
-    document.getElementById("announce").textContent = last.querySelector(".message").textContent;
+    const last = [...document.querySelectorAll("#answer .answer")].pop();
+    last?.scrollIntoView({ block: "start" });
+    return last;
+  };
+  const announceLast = () => {
+    const message = showLast()?.querySelector(".message").textContent;
+    if (message) document.getElementById("announce").textContent = message;
   };
   let asking = false; /* the conversation of before is loaded as quietly as the page */
+  let shown = false;
   const look = () => {
     keep();
     if (document.getElementById("ask")) document.getElementById("loading")?.remove();
     if (root.dataset.state === undefined) restoreQuestion();
     restoreTyped();
+    if (!shown && document.querySelector("#answer .answer")) {
+      shown = true;
+      if (!asking) showLast();
+    }
     if (failed()) {
       say("failed");
       keepQuestion();
@@ -98,7 +120,11 @@
       say("done");
       asking = false;
       sessionStorage.removeItem("question");
-      showLast();
+      announceLast();
+      if (!document.querySelector("#answer .answer")) {
+        typed.clear();
+        keepTyped();
+      }
     }
   };
   new MutationObserver(look).observe(root, {
@@ -132,12 +158,22 @@
       headers: { "content-type": "application/json" },
       body: JSON.stringify(body),
     });
-    if (!answer.ok) throw new Error(String(answer.status));
+    if (!answer.ok) {
+      const { detail } = await answer.json().catch(() => ({}));
+      throw Object.assign(new Error(detail), { status: answer.status });
+    }
     return answer.status === 204 ? {} : answer.json();
   };
-  const tell = (place, sent) => {
-    place.querySelector(".done").hidden = !sent;
-    place.querySelector(".undone").hidden = sent;
+  const tell = (place, outcome) => {
+    for (const one of place.querySelector(".told").children) one.hidden = one.className !== outcome;
+  };
+  const refused = (place, error) => {
+    if (error.status === 404) return tell(place, "gone");
+    if (error.status !== 413 && error.status !== 422) return tell(place, "undone");
+    const [chinese, english = chinese] = error.message.split(" / "); /* as wording.half does */
+    const words = place.closest(".turn").lang === "en" ? english : chinese;
+    place.querySelector(".wrong").textContent = words;
+    tell(place, "wrong");
   };
   const place = (node) => {
     const { turn, conversation } = node.closest(".turn").dataset;
@@ -148,12 +184,12 @@
     const value = Number(button.dataset.value);
     try {
       await post("feedback", { ...place(group), value });
-    } catch {
-      return tell(group, false);
+    } catch (error) {
+      return refused(group, error);
     }
     for (const one of group.querySelectorAll(".thumb"))
       one.setAttribute("aria-pressed", String(one === button));
-    tell(group, true);
+    tell(group, "done");
     const why = group.parentElement.querySelector("form.why");
     why.hidden = value > 0;
     if (why.hidden) return;
@@ -165,30 +201,37 @@
     const reason = values.get("reason") || "other";
     try {
       await post("feedback", { ...place(form), value: -1, reason, note: values.get("note") });
-    } catch {
-      return tell(form, false);
+    } catch (error) {
+      return refused(form, error);
     }
+    dropTyped(form.elements);
     const group = form.parentElement.querySelector(".vote");
     form.hidden = true;
-    tell(group, true);
+    tell(group, "done");
     group.querySelector(".thumb[aria-pressed=true]").focus();
   };
   const open = async (form) => {
     const values = Object.fromEntries(new FormData(form));
     const { reply_to, ...filled } = values;
+    const alone = form.querySelector(".alone");
+    if (!reply_to.trim() && alone.hidden) {
+      alone.hidden = false;
+      return form.elements.reply_to.focus();
+    }
     const button = form.querySelector("button");
     button.disabled = true;
     try {
       const ticket = await post("tickets", { ...place(form), filled, reply_to });
+      dropTyped(form.elements);
       const line = form.querySelector("template").content.cloneNode(true).firstElementChild;
       line.querySelector("strong").textContent = ticket.number;
       line.dataset.ticket = ticket.number;
       form.closest(".hand-in").replaceWith(line);
       line.tabIndex = -1;
       line.focus();
-    } catch {
+    } catch (error) {
       button.disabled = false;
-      tell(form, false);
+      refused(form, error);
     }
   };
 
@@ -205,6 +248,7 @@
       const button = event.target.closest && event.target.closest("button");
       if (!button) return;
       if (button.matches(".copy")) copy(button);
+      else if (button.matches(".act") && event.detail > 1) event.preventDefault(); /* one press */
       else if (button.matches(".thumb")) vote(button);
       else if (button.matches(".language")) {
         document.cookie = `lang=${button.dataset.lang};path=/;max-age=31536000;samesite=strict`;
