@@ -4,6 +4,7 @@ Everything shown is quoted from the guide or comes from the operator's list, `co
 address is ever made up, and nobody is asked for a password, a code or a seed phrase.
 """
 
+import re
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -37,6 +38,10 @@ from assistant.triage import Triage, TriageKind, small_talk_reply, triage
 
 _LONG_QUESTION = 200
 _LONGEST_ANSWER = 2000
+_NUMBERED = re.compile(
+    r"^\s*(?:[(（](?:\d+|[一二三四五六七八九十]+)[)）]|[一二三四五六七八九十]+[、.．]"
+    r"|\d+(?:\.\d+)*(?:[、)）]|[.．](?!\d)))\s*"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -263,8 +268,8 @@ _MESSAGES: dict[Reason, dict[Language, str]] = {
         "en": "The guide does not cover this; this is how to reach a person:",
     },
     "asked_for_human": {
-        "zh": "可以这样联系客服人员；先准备好下面的资料会更快。",
-        "en": "This is how to reach a person; it is faster with the following ready.",
+        "zh": "先准备好下面的资料会更快。",
+        "en": "It is faster with the details below ready.",
     },
     "urgent_account_security": {
         "zh": "同时请马上联系客服，请他们冻结账户。无论谁来要密码、验证码或助记词，都不要给。",
@@ -383,7 +388,7 @@ def unsearched(language: Language) -> str:
 
 
 def choices(quotes: Sequence[Quote]) -> tuple[str, ...]:
-    """Return the sections that a question may mean, as the guide's own headings, likeliest first.
+    """Return the sections that a question may mean, by the guide's own names, likeliest first.
 
     Quotes that only stand behind them, further down the ranking, are none of its meanings.
     """
@@ -391,8 +396,9 @@ def choices(quotes: Sequence[Quote]) -> tuple[str, ...]:
 
 
 def section_of(quote: Quote) -> str:
-    """Return the guide's own name for where a quote stands."""
-    return quote.headings[-1] if quote.headings else quote.title
+    """Return the guide's own name for where a quote stands, without the number of its place."""
+    name = quote.headings[-1] if quote.headings else quote.title
+    return _NUMBERED.sub("", name) or name
 
 
 # --- The ticket ----------------------------------------------------------------------------------

@@ -43,7 +43,7 @@ _ANSWERED = {
 }
 _HANDOFF = {
     "reason": "asked_for_human",
-    "message": "可以这样联系客服人员；先准备好下面的资料会更快。",
+    "message": "先准备好下面的资料会更快。",
     "channels": [{"name": "在线客服（现在有人接待）", "quote": _QUOTE, "contact": None}],
     "checklist": [{"item": "手机号", "quote": None}],
     "ticket_draft": "原因: asked_for_human\n问题: 充值没到账\n请补充:\n- 手机号: ",
