@@ -1,12 +1,14 @@
 """One `Settings`: defaults that work, then `assistant.toml`, then `ASSISTANT_*` variables."""
 
+import json
 import re
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Literal, TypeVar
 
-from pydantic import Field, IPvAnyNetwork, SecretStr, ValidationError
+from pydantic import BeforeValidator, Field, IPvAnyNetwork, SecretStr, ValidationError
 from pydantic_settings import (
     BaseSettings,
+    NoDecode,
     PydanticBaseSettingsSource,
     SettingsConfigDict,
     TomlConfigSettingsSource,
@@ -19,6 +21,19 @@ _SECRET = re.compile("tok|secret|pass|key", re.IGNORECASE)
 # A scheme and a host, as browsers send them; what else a policy could hold is none.
 _ORIGIN = r"^https?://(\*\.)?[A-Za-z0-9]([A-Za-z0-9.-]*[A-Za-z0-9])?(:[0-9]{1,5})?$"
 SHIPPED_MODEL = Path(__file__).parent / "models" / "support-zh-en"
+
+
+def _listed(given: object) -> object:
+    """Read a list that was given as text: parted by commas, or as JSON."""
+    if not isinstance(given, str):
+        return given
+    if given.lstrip().startswith("["):
+        return json.loads(given)
+    return [one.strip() for one in given.split(",") if one.strip()]
+
+
+One = TypeVar("One")
+Several = Annotated[tuple[One, ...], NoDecode, BeforeValidator(_listed)]
 
 
 class Settings(BaseSettings):
@@ -105,7 +120,7 @@ class Settings(BaseSettings):
         le=64,
         description="processes that serve, on Linux and macOS; rates hold across them",
     )
-    allowed_hosts: tuple[str, ...] = Field(
+    allowed_hosts: Several[str] = Field(
         (), description="more host names that requests may name, for use behind a proxy"
     )
     max_body_kb: int = Field(256, ge=16, description="largest request body taken, in kilobytes")
@@ -137,7 +152,7 @@ class Settings(BaseSettings):
         gt=0,
         description="seconds until a request must be answered, or sent; streams are free",
     )
-    trusted_proxies: tuple[IPvAnyNetwork, ...] = Field(
+    trusted_proxies: Several[IPvAnyNetwork] = Field(
         (), description="addresses or networks of proxies whose X-Forwarded-For is believed"
     )
     history: str = Field(
@@ -156,7 +171,7 @@ class Settings(BaseSettings):
     webhook_secret: SecretStr | None = Field(
         None, description="key that signs what the webhook is told (HMAC-SHA256); unset: unsigned"
     )
-    widget_origins: tuple[Annotated[str, Field(pattern=_ORIGIN)], ...] = Field(
+    widget_origins: Several[Annotated[str, Field(pattern=_ORIGIN)]] = Field(
         (), description="sites whose pages may show the ask page in a frame (the widget)"
     )
     metrics_open: bool = Field(
@@ -184,6 +199,9 @@ def load_settings(**overrides: object) -> Settings:
         return Settings(**given)  # type: ignore[arg-type]
     except ValidationError as error:
         raise UsageError(_explain(error)) from None
+    except (ValueError, OSError) as error:  # a source that is no TOML, or not to be read at all
+        where = "ASSISTANT_* variables and assistant.toml"
+        raise UsageError(f"the settings in {where} cannot be read: {error}") from None
 
 
 def _explain(error: ValidationError) -> str:

@@ -10,6 +10,7 @@ import pytest
 
 from assistant import generations
 from assistant.cli import main
+from assistant.settings import load_settings
 
 GUIDE = "topay-contact-guide.md"
 
@@ -127,6 +128,42 @@ def test_wrong_settings_are_named(capsys, monkeypatch):
     assert code == 2
     assert "top_k" in errors[-1]
     assert "'many'" in errors[-1]
+
+
+@pytest.mark.parametrize(
+    ("given", "origins"),
+    [
+        ("http://shop.example", ("http://shop.example",)),
+        (
+            " http://a.example, https://b.example:8080,",
+            ("http://a.example", "https://b.example:8080"),
+        ),
+        ('["http://a.example"]', ("http://a.example",)),
+        ("", ()),
+    ],
+)
+def test_a_list_is_parted_by_commas_or_json(monkeypatch, given, origins):
+    monkeypatch.setenv("ASSISTANT_WIDGET_ORIGINS", given)
+    assert load_settings().widget_origins == origins
+
+
+@pytest.mark.parametrize("given", ["[", '["http://a.example', "shop.example", "[1]", "{}"])
+def test_a_list_that_is_none_is_one_line(capsys, monkeypatch, given):
+    monkeypatch.setenv("ASSISTANT_WIDGET_ORIGINS", given)
+    code, _, errors = run(capsys, "ask", "忘记密码")
+    assert code == 2
+    assert len(errors) == 1
+    assert "widget_origins" in errors[0]
+
+
+@pytest.mark.parametrize("file", [b"top_k = ", b"\xff\xfe"])
+def test_a_file_of_settings_that_is_none_is_one_line(capsys, monkeypatch, tmp_path, file):
+    (tmp_path / "assistant.toml").write_bytes(file)
+    monkeypatch.chdir(tmp_path)
+    code, _, errors = run(capsys, "ask", "忘记密码")
+    assert code == 2
+    assert len(errors) == 1
+    assert "assistant.toml" in errors[0]
 
 
 def test_another_guides_index_is_refused_not_asked(capsys, places, guide, tmp_path):
