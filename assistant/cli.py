@@ -212,7 +212,7 @@ def _lines_of(name: str) -> Iterable[str]:
 
 
 def _search(options: argparse.Namespace) -> int:
-    hits = _desk(options).search(" ".join(options.question), max(1, options.top_k))
+    hits = _desk(options).search(" ".join(options.question), options.top_k)
     if options.json:
         print(
             orjson.dumps(

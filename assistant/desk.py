@@ -63,7 +63,12 @@ class Desk:
         encoder: Encoder | None = None,
     ) -> "Desk":
         """Open the index of the settings, building it first when there is none."""
-        settings = settings or load_settings()
+        settings = load_settings() if settings is None else settings
+        if not isinstance(settings, Settings):
+            raise TypeError(
+                f"Desk.open takes Settings, not {type(settings).__name__}: "
+                "Desk.open(load_settings(index=…))"
+            )
         encoder = encoder or open_encoder(settings)
         try:
             return cls(settings, encoder)
@@ -90,7 +95,7 @@ class Desk:
         """Answer a question; `previous` are the questions before it, oldest first.
 
         What cannot be searched for now is `unanswered`. Raises BadInput, with a sentence to show,
-        for an empty or overlong question.
+        for an empty or overlong question, and for what is no text.
         """
         started = time.perf_counter()
         asked = screen_question(question, self.settings.max_question_chars)
@@ -108,12 +113,18 @@ class Desk:
     def search(self, question: str, top_k: int = 5, path: str = "", section: str = "") -> list[Hit]:
         """Return the passages found for a question, best first, with raw scores.
 
-        Only those of a document, or below a heading, if named.
+        Only those of a document, or below a heading, if named. Raises BadInput, with a sentence to
+        show, for a question that `ask` refuses and a `top_k` that is no whole number of 1 or more.
         """
         asked = screen_question(question, self.settings.max_question_chars)
+        if not isinstance(top_k, int) or isinstance(top_k, bool) or top_k < 1:
+            raise BadInput(
+                f"top_k 必须是不小于 1 的整数，收到的是 {top_k!r:.40}。 / top_k must be a whole "
+                f"number of at least 1, not {top_k!r:.40}."
+            )
         index = self._current().index
         within = index.passages(path, section) if path or section else None
-        return list(index.search(asked, top_k, within=within).hits)
+        return list(index.search(asked, min(top_k, len(index)), within=within).hits)
 
     def document(self, path: str) -> Document | None:
         """Return a document as it was indexed, None when the index has no such path."""

@@ -85,6 +85,11 @@ def hidden(text: str) -> list[str]:
 
 def screen_question(text: str, limit: int) -> str:
     """Return a clean question; raise BadInput, with a sentence to show, for one that is none."""
+    if not isinstance(text, str):
+        seen = type(text).__name__
+        raise BadInput(
+            f"问题必须是文字（str），收到的是 {seen}。 / A question must be text (str), not {seen}."
+        )
     if len(text) > limit:
         raise BadInput(
             f"问题有 {len(text)} 个字，最多 {limit} 个，请缩短后再问。 / The question has "

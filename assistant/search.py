@@ -249,7 +249,7 @@ class Index:
             text=query.ask if sound == folded else sound,
             weights=weights,
             weight=sum(weights.values()),
-            most=self._pool + 8 * top_k + len(query.hidden),
+            most=min(self._pool + 8 * top_k + len(query.hidden), self.view_count),
             hidden=np.array(sorted(query.hidden), dtype=np.int64),
             unlike=query.unlike,
             within=query.within,

@@ -78,6 +78,8 @@ def test_search_lists_raw_scores(capsys, places):
     assert code == 0
     assert len(hits) == 2
     assert {"similarity", "lexical", "coverage", "score", "chunk"} <= hits[0].keys()
+    code, out, _ = run(capsys, "search", "冻结账户", "--top-k", "1000000000", "--json", *places)
+    assert (code, len(json.loads(out))) == (0, 17)
     code, out, _ = run(capsys, "search", "冻结账户", *places)
     assert out.startswith("1. ")
     assert "BM25" in out
@@ -102,6 +104,8 @@ def test_build_reports_and_says_when_a_file_wants_a_look(capsys, own, settings):
         (["ask", "???"], 4, "no words"),
         (["ask", "x" * 3000], 4, "at most 2000"),
         (["ask", "--batch", "absent.txt"], 4, "absent.txt"),
+        (["search", "冻结账户", "--top-k", "0"], 4, "whole number of at least 1, not 0."),
+        (["search", "冻结账户", "--top-k", "-1"], 4, "whole number of at least 1, not -1."),
         (["ask", "忘记密码", "--corpus", "nowhere", "--index", "new"], 4, "no corpus folder"),
         (["ask", "忘记密码", "--model", "/no/such/model"], 3, "no model folder"),
         (["serve", "--host", "198.51.100.1", "--port", "1"], 2, "--port"),

@@ -157,6 +157,34 @@ def test_bad_questions_are_refused_with_a_sentence(desk):
             desk.ask(question)
 
 
+@pytest.mark.parametrize("question", [None, 5, b"x", ["x"], True])
+def test_what_is_no_text_is_told_so_by_its_kind(desk, question):
+    for refuse in (desk.ask, desk.search, desk.hand_off):
+        with pytest.raises(BadInput, match=rf"str.* / .*\(str\), not {type(question).__name__}\."):
+            refuse(question)
+
+
+def test_a_desk_is_opened_with_settings_and_says_so(tmp_path):
+    for wrong in (str(tmp_path), tmp_path, ""):
+        with pytest.raises(TypeError, match=f"takes Settings, not {type(wrong).__name__}"):
+            Desk.open(wrong)
+
+
+@pytest.mark.parametrize("top_k", [0, -1, -(10**12), "5", 2.5, True, None])
+def test_a_number_of_passages_that_is_none_is_refused_with_a_sentence(desk, top_k):
+    with pytest.raises(BadInput, match=r"top_k .* / top_k must be a whole number"):
+        desk.search("冻结账户", top_k=top_k)
+
+
+def test_a_search_for_more_than_there_is_gives_all_of_it(desk):
+    """Also where a limit of that size cannot be allocated."""
+    count = len(desk.index)
+    everything = desk.search("冻结账户", top_k=count)
+    assert len(everything) == count
+    for top_k in (count + 1, 10**9, 2**63, 10**30):
+        assert desk.search("冻结账户", top_k=top_k) == everything
+
+
 def test_a_desk_without_an_index_builds_it_first(settings):
     desk = Desk.open(settings)
     assert desk.ask("忘记密码").quotes[0].path == GUIDE
