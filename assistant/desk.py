@@ -14,15 +14,24 @@ from assistant.build import Progress, build, open_generation, require_fit
 from assistant.confidence import Curve
 from assistant.contacts import CONTACTS, Contacts, read_contacts
 from assistant.embed import Encoder, open_encoder
-from assistant.errors import BadInput, IndexUnusable, NoIndex, StoreDown
+from assistant.errors import BadInput, IndexUnusable, NoIndex, NotInGuide, StoreDown
 from assistant.handoff import Case, case_of, hand_off, lead, unsearched, with_steps
 from assistant.records import Answer, Document, Handoff, Hit, Quote, Ranking
 from assistant.screen import clean, mask_secrets, screen_question
 from assistant.search import Index
 from assistant.settings import Settings, load_settings
+from assistant.store import Rows
 from assistant.triage import Triage, small_talk_reply, triage
 from assistant.turns import RIGHT_TOGETHER, follows, is_short, is_sure, joined, read_together
 
+NO_DOCUMENT = (
+    "现在的指南里没有这个路径（path）的文件。 / The guide in use has no document at this path."
+)
+"""What is said of a path that is none."""
+
+_NO_SECTION = (
+    "查找的范围里没有这个标题（section）。 / What is searched has no heading of this section."
+)
 _log = logging.getLogger(__name__)
 _LONGEST_BEFORE = 500
 _UNREAD = (-1, -1)  # the mark of no file: what could not be read is tried again
@@ -114,7 +123,8 @@ class Desk:
         """Return the passages found for a question, best first, with raw scores.
 
         Only those of a document, or below a heading, if named. Raises BadInput, with a sentence to
-        show, for a question that `ask` refuses and a `top_k` that is no whole number of 1 or more.
+        show, for a question that `ask` refuses and a `top_k` that is no whole number of 1 or more;
+        NotInGuide for a document or heading that there is not.
         """
         asked = screen_question(question, self.settings.max_question_chars)
         if not isinstance(top_k, int) or isinstance(top_k, bool) or top_k < 1:
@@ -123,7 +133,7 @@ class Desk:
                 f"number of at least 1, not {top_k!r:.40}."
             )
         index = self._current().index
-        within = index.passages(path, section) if path or section else None
+        within = _passages(index, path, section) if path or section else None
         return list(index.search(asked, min(top_k, len(index)), within=within).hits)
 
     def document(self, path: str) -> Document | None:
@@ -285,6 +295,16 @@ class Desk:
                 _log.error("the contacts read before stay in use: %s", error)
                 self._contact_notes = (f"{error}. The contacts read before stay in use.",)
         return self._contacts
+
+
+def _passages(index: Index, path: str, section: str) -> Rows:
+    """Return the passages of a document, or below a heading; raise NotInGuide for what is none."""
+    if path and index.document(path) is None:
+        raise NotInGuide(NO_DOCUMENT)
+    rows = index.passages(path, section)
+    if section and not len(rows):
+        raise NotInGuide(_NO_SECTION)
+    return rows
 
 
 def _before(previous: Sequence[str]) -> str:

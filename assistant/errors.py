@@ -44,6 +44,10 @@ class BadInput(AssistantError):
     exit_code = 4
 
 
+class NotInGuide(BadInput):
+    """Report a document or section that the guide in use does not have."""
+
+
 class CorpusEmpty(BadInput):
     """Report a corpus in which no file gave any passage; an old index stays in use."""
 

@@ -2,12 +2,14 @@
 
 import json
 import re
+import shlex
 import sqlite3
 import subprocess
 import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
+from html import unescape
 
 import httpx
 import jsonschema
@@ -177,7 +179,30 @@ def test_search_keeps_within_a_document_and_a_section(client):
     within = post(client, "search", question="客服", top_k=20, section=section).json()["hits"]
     assert within
     assert all(section in hit["chunk"]["headings"] for hit in within)
-    assert post(client, "search", question="客服", path="other.md").json() == {"hits": []}
+    both = post(client, "search", question="客服", path=GUIDE, section=section)
+    assert both.json() == {"hits": within}
+
+
+@pytest.mark.parametrize(
+    ("place", "unknown"),
+    [
+        ({"path": "CANARY.md"}, "path"),
+        ({"section": "CANARY"}, "section"),
+        ({"path": GUIDE, "section": "CANARY"}, "section"),
+        ({"path": "CANARY.md", "section": "2. 在线客服"}, "path"),
+        ({"path": "CANARY.md", "section": "CANARY"}, "path"),
+    ],
+)
+def test_a_search_within_what_is_not_there_says_which_it_is(client, place, unknown):
+    """A mistyped place must not look like a guide that says nothing."""
+    answer = post(client, "search", question="客服", **place)
+    assert answer.status_code == 404
+    assert is_problem(answer)
+    detail = answer.json()["detail"]
+    assert [name for name in ("path", "section") if f"（{name}）" in detail] == [unknown]
+    assert "CANARY" not in answer.text
+    if unknown == "path":
+        assert client.get("/api/v1/documents/CANARY.md").json()["detail"] == detail
 
 
 # --- What is kept --------------------------------------------------------------------------------
@@ -197,6 +222,27 @@ def test_a_vote_is_kept_and_the_last_one_counts(client):
     )
     assert foreign.status_code == 404
     assert is_problem(foreign)
+
+
+@pytest.mark.parametrize(
+    ("vote", "field"),
+    [
+        ({"value": 1, "reason": "outdated"}, "reason"),
+        ({"value": True}, "value"),
+        ({"value": -1.0}, "value"),
+        ({"value": 0}, "value"),
+        ({"value": "1"}, "value"),
+        ({"value": -1, "reason": "rude"}, "reason"),
+    ],
+)
+def test_a_vote_that_says_two_things_or_none_is_refused(client, vote, field):
+    given = asked(client, "充值没到账怎么办")
+    place = {name: given[name] for name in ("conversation", "turn")}
+    refused = post(client, "feedback", **place, **vote)
+    assert refused.status_code == 422
+    assert f" {field}: " in refused.json()["detail"]
+    [turn] = client.get(f"/api/v1/conversations/{given['conversation']}").json()["turns"]
+    assert turn["vote"] is None
 
 
 def test_forgetting_leaves_nothing_and_asks_for_nothing(client):
@@ -309,8 +355,11 @@ def test_documents_are_read_by_the_offsets_of_quotes(client, guide):
         for at in range(0, len(text), 500)
     ]
     assert "".join(part["text"] for part in parts) == text
-    beyond = client.get(f"/api/v1/documents/{GUIDE}", params={"start": 10**9, "end": 3}).json()
+    beyond = client.get(f"/api/v1/documents/{GUIDE}", params={"start": 10**9}).json()
     assert (beyond["start"], beyond["end"], beyond["text"]) == (len(text), len(text), "")
+    backwards = client.get(f"/api/v1/documents/{GUIDE}", params={"start": 7, "end": 3})
+    assert backwards.status_code == 422
+    assert "end" in backwards.json()["detail"]
 
 
 @pytest.mark.parametrize(
@@ -379,6 +428,27 @@ def test_a_body_that_is_no_question_is_refused_without_being_sent_back(client, b
         assert is_problem(answer)
     if status == 400:
         assert answer.json()["detail"] == "The body is not JSON in UTF-8."
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "body", "allowed"),
+    [
+        ("POST", "ask", {"question": "hi", "foo": 1}, "body: It takes question, conversation and"),
+        ("POST", "search", {"foo": 1}, "question, top_k, path, section and nothing else"),
+        ("POST", "ask?foo=1", {"question": "hi"}, "query: It takes nothing"),
+        ("GET", "tickets?stat=new", None, "query: It takes state, mine, limit, before and"),
+        ("GET", f"documents/{GUIDE}?begin=3", None, "query: It takes start, end and nothing else"),
+        ("GET", "generation?x", None, "query: It takes nothing"),
+        ("DELETE", "conversations/nobody?all=1", None, "query: It takes nothing"),
+        ("POST", "tickets/1/close", {"foo": ""}, "body: It takes note and nothing else"),
+    ],
+)
+def test_a_field_that_is_none_is_answered_with_those_there_are(client, method, path, body, allowed):
+    answer = client.request(method, f"/api/v1/{path}", json=body, headers=AS_AGENT)
+    assert answer.status_code == 422
+    assert is_problem(answer)
+    assert allowed in answer.json()["detail"]
+    assert "foo" not in answer.text
 
 
 @pytest.mark.parametrize("kind", ["text/plain", "application/x-www-form-urlencoded", "x", "", None])
@@ -675,6 +745,83 @@ def test_examples_are_what_the_document_says_they_are_and_quote_the_guide(docume
     assert shown
 
 
+def conforms(documented, answer, template):
+    """Check an answer against what the document says of its route, status and kind."""
+    operation = documented["paths"][f"/api/v1{template}"][answer.request.method.lower()]
+    told = operation["responses"]
+    content = told.get(str(answer.status_code), told["default"]).get("content", {})
+    kind = answer.headers.get("content-type", "").partition(";")[0]
+    assert set(content) == ({kind} if kind else set()), template
+    if kind:
+        read = answer.json() if kind.endswith("json") and "ndjson" not in kind else answer.text
+        whole = {**content[kind]["schema"], "components": documented["components"]}
+        jsonschema.validate(read, whole)
+    return f"{answer.request.method} {template}"
+
+
+def test_every_route_answers_as_the_document_says(client, documented):
+    opened, place = ticket(client)
+    named = {"conversation": place["conversation"], "number": opened["number"], "path": GUIDE}
+    question = {"question": "充值没到账怎么办"}
+    seen = set()
+    for method, template, body in (
+        ("POST", "/ask", question),
+        ("POST", "/handoff", question),
+        ("POST", "/search", question),
+        ("POST", "/feedback", {**place, "value": -1, "reason": "outdated"}),
+        ("POST", "/tickets", place),
+        ("POST", "/tickets/{number}/claim", None),
+        ("POST", "/tickets/{number}/notes", {"note": "打过电话"}),
+        ("GET", "/tickets", None),
+        ("GET", "/tickets/{number}", None),
+        ("POST", "/tickets/{number}/release", None),
+        ("POST", "/tickets/{number}/close", None),
+        ("GET", "/conversations/{conversation}", None),
+        ("GET", "/export", None),
+        ("GET", "/documents", None),
+        ("GET", "/documents/{path}", None),
+        ("GET", "/generation", None),
+        ("DELETE", "/conversations/{conversation}", None),
+    ):
+        path = f"/api/v1{template.format(**named)}"
+        answer = client.request(method, path, json=body, headers=AS_MAINTAINER)
+        assert answer.is_success, (path, answer.text)
+        seen.add(conforms(documented, answer, template))
+        refused = client.request(method, f"{path}?nothing=1", json=body, headers=AS_MAINTAINER)
+        assert refused.status_code == 422
+        conforms(documented, refused, template)
+    assert seen == {
+        f"{method.upper()} {path.removeprefix('/api/v1')}"
+        for path, methods in documented["paths"].items()
+        for method in methods
+    }
+
+
+def test_the_document_leaves_no_object_open_and_names_the_real_limits(client, documented):
+    def objects(value):
+        if isinstance(value, dict):
+            yield from [value] if value.get("type") == "object" else []
+            for one in value.values():
+                yield from objects(one)
+        elif isinstance(value, list):
+            for one in value:
+                yield from objects(one)
+
+    schemas = documented["components"]["schemas"]
+    for one in objects(schemas):
+        assert one.get("properties") or isinstance(one.get("additionalProperties"), dict), one
+    for name in ("Question", "Search"):
+        most = schemas[name]["properties"]["question"]["maxLength"]
+        assert post(client, "search", question="客" * most).status_code == 200
+        assert post(client, "search", question="客" * (most + 1)).status_code == 422
+    assert schemas["Remark"]["properties"]["note"]["minLength"] == 1
+    path = f"/api/v1/tickets/{ticket(client)[0]['number']}"
+    for body in ({}, {"note": ""}, {"note": " "}):
+        assert client.post(f"{path}/notes", json=body, headers=AS_AGENT).status_code == 422
+    for body in ({}, {"note": ""}):
+        assert client.post(f"{path}/close", json=body, headers=AS_AGENT).status_code == 200
+
+
 @pytest.mark.parametrize("question", QUESTIONS)
 def test_answers_are_what_the_document_says_they_are(client, documented, question):
     schema = documented["paths"]["/api/v1/ask"]["post"]["responses"]["200"]["content"]
@@ -684,12 +831,28 @@ def test_answers_are_what_the_document_says_they_are(client, documented, questio
 
 def test_requests_shown_by_the_page_are_taken_as_they_are(client):
     page = client.get("/docs").text
-    bodies = re.findall(r"-d &#x27;(.*?)&#x27; http://localhost:7860(/\S+)</pre>", page)
-    assert len(bodies) == 7
-    for body, path in bodies:
-        body = body.replace("&quot;", '"').replace("&#123;", "{")
-        answer = client.post(path, content=body.encode(), headers={**JSON, **AS_AGENT})
-        assert answer.status_code in (200, 204, 404), (path, answer.text)  # its ids are made up
+    shown = [shlex.split(unescape(one)) for one in re.findall(r"<pre[^>]*>(curl .*?)</pre>", page)]
+    assert len(shown) == 7
+    for words in shown:
+        headers = [words[i + 1] for i, word in enumerate(words) if word == "-H"]
+        signed_in = "Authorization: Bearer …" in headers
+        headers = JSON | (AS_AGENT if signed_in else {})
+        body, url = words[words.index("-d") + 1].encode(), words[-1]
+        assert url.startswith(str(client.base_url))
+        assert signed_in == (client.post(url, content=body, headers=JSON).status_code == 401)
+        answer = client.post(url, content=body, headers=headers)
+        assert answer.status_code in (200, 204, 404), (url, answer.text)  # its ids are made up
+
+
+def test_requests_shown_name_the_address_that_the_reader_came_by_and_nothing_else(client):
+    for host, address in (
+        ("localhost:81", "http://localhost:81/api"),
+        ("[::1]:81", "http://[::1]:81/api"),
+        ("localhost:81'$(id)'<b>", "http://localhost/api"),
+    ):
+        page = client.get("/docs", headers={"Host": host}).text
+        assert page.count(address) == 7
+        assert "$(id)" not in page
 
 
 def test_the_page_of_the_document_needs_nothing_from_elsewhere(client, documented):

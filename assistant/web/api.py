@@ -19,9 +19,10 @@ from starlette.routing import Match
 import assistant.web.bodies as bodies
 import assistant.web.samples as samples
 from assistant.access import Person
-from assistant.errors import AssistantError, BadInput, IndexUnusable
+from assistant.desk import NO_DOCUMENT
+from assistant.errors import AssistantError, BadInput, IndexUnusable, NotInGuide
 from assistant.frontdesk import FrontDesk
-from assistant.kept import KeptTicket, NotFound, NotSaved, Taken, TicketState
+from assistant.kept import NotFound, NotSaved, Taken, TicketState
 from assistant.search import Index
 from assistant.web.facts import Generation, generation
 from assistant.web.login import needs
@@ -29,7 +30,6 @@ from assistant.web.problems import problem
 
 PREFIX = "/api/v1"
 _METHODS = ["GET", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE"]
-_SIGNED_IN: dict[str, Any] = {"security": [{"token": []}]}
 _log = logging.getLogger(__name__)
 
 Agent = Annotated[Person, Depends(needs("agent"))]
@@ -83,6 +83,7 @@ def _voting(router: APIRouter, front: FrontDesk) -> None:
 
 def _tickets(router: APIRouter, front: FrontDesk) -> None:
     history = front.history
+    shown: dict[str, Any] = {"response_model": bodies.Shown, **_signed_in(samples.TICKET)}
 
     @router.post(
         "/tickets", status_code=201, response_model=bodies.Opened, responses=samples.OPENED
@@ -92,7 +93,7 @@ def _tickets(router: APIRouter, front: FrontDesk) -> None:
         ticket = front.open_ticket(body.conversation, body.turn, body.filled, body.reply_to)
         return _json(bodies.opened(ticket), 201)
 
-    @router.get("/tickets", response_model=bodies.Tickets, openapi_extra=_SIGNED_IN)
+    @router.get("/tickets", response_model=bodies.Tickets, **_signed_in(samples.TICKETS))
     def list_tickets(
         agent: Agent,
         state: TicketState | None = None,
@@ -106,34 +107,38 @@ def _tickets(router: APIRouter, front: FrontDesk) -> None:
         owner = agent.name if mine else None
         return _json({"tickets": history.tickets(state, owner, limit, before)})
 
-    @router.get("/tickets/{number}", response_model=KeptTicket, openapi_extra=_SIGNED_IN)
+    @router.get("/tickets/{number}", **shown)
     def show_ticket(agent: Agent, number: Number) -> Response:
         """Show a ticket with its evidence and notes."""
         return _json(history.ticket(number))
 
-    @router.post("/tickets/{number}/claim", response_model=KeptTicket, openapi_extra=_SIGNED_IN)
+    @router.post("/tickets/{number}/claim", **shown)
     def claim(agent: Agent, number: Number) -> Response:
         """Make a ticket one's own; exactly one of several who try has it."""
         return _json(history.claim(number, agent.name))
 
-    @router.post("/tickets/{number}/release", response_model=KeptTicket, openapi_extra=_SIGNED_IN)
+    @router.post("/tickets/{number}/release", **shown)
     def release(agent: Agent, number: Number) -> Response:
         """Give a ticket back to all."""
         return _json(history.release(number, agent.name))
 
-    @router.post("/tickets/{number}/close", response_model=KeptTicket, openapi_extra=_SIGNED_IN)
-    def close(agent: Agent, number: Number, body: bodies.Remark | None = None) -> Response:
+    @router.post("/tickets/{number}/close", **shown)
+    def close(agent: Agent, number: Number, body: bodies.Parting | None = None) -> Response:
         """Close a ticket, with a last note when there is something to say."""
         return _json(history.close_ticket(number, agent.name, body.note if body else ""))
 
-    @router.post("/tickets/{number}/notes", response_model=KeptTicket, openapi_extra=_SIGNED_IN)
+    @router.post("/tickets/{number}/notes", **shown)
     def add_note(agent: Agent, number: Number, body: bodies.Remark) -> Response:
         """Add a note to a ticket."""
         return _json(history.add_note(number, agent.name, body.note))
 
 
 def _conversations(router: APIRouter, front: FrontDesk) -> None:
-    @router.get("/conversations/{conversation}", response_model=bodies.Conversation)
+    @router.get(
+        "/conversations/{conversation}",
+        response_model=bodies.Conversation,
+        responses=samples.CONVERSATION_KEPT,
+    )
     def show_conversation(conversation: Conversation) -> Response:
         """Give what is kept of a conversation; who knows its id may read it."""
         turns = [bodies.past(turn) for turn in front.turns(conversation)]
@@ -145,7 +150,7 @@ def _conversations(router: APIRouter, front: FrontDesk) -> None:
         front.forget(conversation)
         return Response(status_code=204)
 
-    @router.get("/export", openapi_extra=_SIGNED_IN, responses=samples.EXPORTED)
+    @router.get("/export", response_class=_Lines, **_signed_in(samples.EXPORTED))
     def export(maintainer: Maintainer) -> Response:
         """Give every conversation as JSON lines, with its turns, votes and tickets."""
         lines = front.history.export()
@@ -154,7 +159,7 @@ def _conversations(router: APIRouter, front: FrontDesk) -> None:
         )  # what cannot be read is said while there is a status to say it
         named = {"content-disposition": 'attachment; filename="conversations.jsonl"'}
         ended = (line + "\n" for line in chain(first, lines))
-        return StreamingResponse(ended, headers=named, media_type="application/x-ndjson")
+        return _Lines(ended, headers=named)
 
 
 def _documents(router: APIRouter, front: FrontDesk) -> None:
@@ -185,7 +190,7 @@ def _documents(router: APIRouter, front: FrontDesk) -> None:
         """Give the text of a document by characters, as quotes name it; 50,000 at most."""
         document = desk.document(path)
         if document is None:
-            return problem(404, "The guide in use has no document at this path.")
+            raise NotInGuide(NO_DOCUMENT)
         return _json(bodies.read(document, start, end))
 
     @router.get("/generation", response_model=Generation, responses=samples.GENERATION)
@@ -215,6 +220,15 @@ def _nothing(router: APIRouter) -> Callable[[Request], Response]:
 # --- In and out ----------------------------------------------------------------------------------
 
 
+def _signed_in(responses: samples.Responses) -> dict[str, Any]:
+    """Describe a route that wants a token, and what it gives."""
+    return {"openapi_extra": {"security": [{"token": []}]}, "responses": responses}
+
+
+class _Lines(StreamingResponse):
+    media_type = "application/x-ndjson"
+
+
 def _json(content: Any, status: int = 200) -> Response:
     headers = {"cache-control": "no-store"}
     return Response(orjson.dumps(content), status, headers, "application/json")
@@ -237,9 +251,12 @@ class _Door(APIRoute):
         """Return the route's handler with problems for what it refuses."""
         answer = super().get_route_handler()
         reads = self.body_field is not None
+        known = {one.alias: None for one in self.dependant.query_params}
 
         async def answered(request: Request) -> Response:
             request = _Json(request.scope, request.receive)
+            if not request.query_params.keys() <= known.keys():
+                return problem(422, bodies.misfit([{"loc": ("query",), "msg": bodies.only(known)}]))
             if reads and not await _says_json(request):
                 return problem(415, "Send the body as JSON, with Content-Type: application/json.")
             try:
@@ -261,10 +278,10 @@ async def _says_json(request: Request) -> bool:
 
 def _refusal(error: AssistantError) -> Response:
     match error:
+        case NotFound() | NotInGuide():
+            return problem(404, str(error))
         case BadInput():
             return problem(422, str(error))
-        case NotFound():
-            return problem(404, str(error))
         case Taken():
             return problem(409, str(error))
         case NotSaved():

@@ -97,7 +97,7 @@ def create_app(front: FrontDesk, access: Access, crew: Crew | None = None) -> Fa
     for router in (rest, agent_routes(front), maintain_routes(front)):
         app.include_router(router)
     if front.settings.api_docs:
-        app.include_router(docs(rest))
+        app.include_router(docs(rest, front.settings))
     widget_routes(app)
     mount_mcp(app, front)
     source = _source(front.desk)

@@ -7,11 +7,21 @@ from datetime import datetime
 from typing import Annotated, Any, Literal, TypeGuard, TypeVar
 from urllib.parse import quote
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
+from pydantic_core import PydanticCustomError
 
+from assistant.errors import BadInput
 from assistant.frontdesk import Reply, reply_of
 from assistant.kept import LONGEST_REPLY_TO, KeptTicket, TicketState, Turn, Vote, VoteReason
-from assistant.records import Answer, Chunk, Document, Handoff, Hit, Kind, Quote
+from assistant.records import Answer, Chunk, Document, Handoff, Hit, Kind, Quote, Ticket
 from assistant.web.render import source_url
 from assistant.web.samples import CONVERSATION, TURN
 
@@ -32,17 +42,21 @@ def _whole(value: Any) -> Any:
     return _HALF.sub("", value) if isinstance(value, str) else value
 
 
+def _number(value: Any) -> Any:
+    """Refuse what only equals a number: true, and 1.0."""
+    if type(value) is not int:
+        raise PydanticCustomError("number", "Input should be a whole number")
+    return value
+
+
 Text = Annotated[str, BeforeValidator(_whole)]
 Id = Annotated[str, Field(max_length=64), BeforeValidator(_whole)]
 Asking = Annotated[
     str,
-    Field(
-        max_length=20_000,
-        description="the question; 422 if it is too long",
-        examples=["充值没到账怎么办"],
-    ),
+    Field(description="the question", examples=["充值没到账怎么办"]),
     BeforeValidator(_whole),
 ]
+Said = Annotated[Text, Field(description="what to add to the ticket", examples=["Called back."])]
 
 
 # --- What is sent --------------------------------------------------------------------------------
@@ -52,6 +66,14 @@ class Body(BaseModel):
     """Take what is named here and nothing else; a number is no text and a text no number."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _named(cls, data: Any) -> Any:
+        """Say which fields there are where others are sent, whose names may hold anything."""
+        if isinstance(data, dict) and not data.keys() <= cls.model_fields.keys():
+            raise PydanticCustomError("named", only(cls.model_fields))
+        return data
 
 
 class Question(Body):
@@ -75,9 +97,21 @@ class Feedback(Body):
 
     conversation: Id = Field(examples=[CONVERSATION])
     turn: Id = Field(examples=[TURN])
-    value: Literal[1, -1] = Field(description="1: it helped, -1: it did not", examples=[-1])
-    reason: VoteReason = Field("", description="why it did not", examples=["outdated"])
+    value: Annotated[Literal[1, -1], BeforeValidator(_number)] = Field(
+        description="1: it helped, -1: it did not", examples=[-1]
+    )
+    reason: VoteReason = Field(
+        "", description="why it did not, with the value -1 alone", examples=["outdated"]
+    )
     note: Text = Field("", max_length=2000, description="in the user's own words")
+
+    @field_validator("reason")
+    @classmethod
+    def _of_blame(cls, reason: VoteReason, told: ValidationInfo) -> VoteReason:
+        if reason and told.data.get("value") == 1:
+            words = "It says why an answer did not help: send it with the value -1"
+            raise PydanticCustomError("of_blame", words)
+        return reason
 
 
 class Request(Body):
@@ -99,9 +133,13 @@ class Request(Body):
 class Remark(Body):
     """Say something about a ticket."""
 
-    note: Text = Field(
-        "", max_length=2000, description="what to add to the ticket", examples=["Called back."]
-    )
+    note: Said = Field(min_length=1, max_length=2000)
+
+
+class Parting(Body):
+    """Say a last word about a ticket, when there is one."""
+
+    note: Said = Field("", max_length=2000)
 
 
 class Span(Body):
@@ -113,6 +151,18 @@ class Span(Body):
 
 
 _FIELDS = frozenset(name for body in Body.__subclasses__() for name in body.model_fields)
+
+
+def show_limit(schema: dict[str, Any], most: int) -> None:
+    """Put into the schema of a body how long a question may be, which a setting says."""
+    if "question" in schema["properties"]:
+        schema["properties"]["question"]["maxLength"] = most
+
+
+def only(names: Iterable[str]) -> str:
+    """Say what is taken where something else was sent."""
+    listed = ", ".join(names)
+    return f"It takes {listed} and nothing else" if listed else "It takes nothing"
 
 
 def misfit(errors: Iterable[Mapping[str, Any]]) -> str:
@@ -158,10 +208,26 @@ class Conversation:
 
 
 @dataclass(frozen=True, slots=True)
-class Hits:
-    """Hold found passages, best first, each with its raw scores (`records.Hit`)."""
+class Found:
+    """Hold a found passage with its raw scores, as `records.Hit` explains them."""
 
-    hits: list[dict[str, Any]]
+    chunk: Chunk
+    row: int
+    passage: float
+    view: float
+    support: float
+    best: int
+    lexical: float
+    coverage: float
+    score: float
+    similarity: float
+
+
+@dataclass(frozen=True, slots=True)
+class Hits:
+    """Hold found passages, best first."""
+
+    hits: list[Found]
 
 
 @dataclass(frozen=True, slots=True)
@@ -175,10 +241,17 @@ class Opened:
 
 
 @dataclass(frozen=True, slots=True)
-class Tickets:
-    """Hold tickets, all that is kept of them."""
+class Shown(KeptTicket):
+    """Describe all that is kept of a ticket: what `packet` holds too."""
 
-    tickets: list[KeptTicket]
+    packet: Ticket  # type: ignore[assignment]  # it is kept, and given, as JSON
+
+
+@dataclass(frozen=True, slots=True)
+class Tickets:
+    """Describe tickets, all that is kept of them."""
+
+    tickets: list[Shown]
 
 
 @dataclass(frozen=True, slots=True)
@@ -237,9 +310,9 @@ def hits(found: Iterable[Hit]) -> Hits:
     return Hits([_found(hit) for hit in found])
 
 
-def _found(hit: Hit) -> dict[str, Any]:
+def _found(hit: Hit) -> Found:
     given = {name: getattr(hit, name) for name in _HIT}
-    return {**given, "chunk": _addressed(hit.chunk), "similarity": hit.similarity}
+    return Found(**{**given, "chunk": _addressed(hit.chunk)}, similarity=hit.similarity)
 
 
 def opened(ticket: KeptTicket) -> Opened:
@@ -260,7 +333,12 @@ def listed(document: Document) -> Listed:
 
 
 def read(document: Document, start: int, end: int) -> Read:
-    """Return a part of a document's text, at most MOST_TEXT; offsets beyond it are its end."""
+    """Return a part of a document's text, at most MOST_TEXT; offsets beyond it are its end.
+
+    Raises BadInput where the end lies before the start.
+    """
+    if end < start:
+        raise BadInput("The request does not fit. end: It lies before start.")
     given = listed(document)
     known = {name: getattr(given, name) for name in _LISTED}
     start = min(start, given.characters)

@@ -1,18 +1,23 @@
 """Document the REST routes: `/openapi.json`, and the same as a page that works offline, `/docs`."""
 
 import json
+import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
 from fastapi import APIRouter
 from fastapi.openapi.utils import get_openapi
 from fastapi.routing import APIRoute
+from starlette.requests import Request
 from starlette.responses import HTMLResponse, Response
 
+from assistant.settings import Settings
+from assistant.web.bodies import Body, show_limit
 from assistant.web.render import page_html, text
 
 Schema = Mapping[str, Any]
 
+_HOST = re.compile(r"(?:[\w.-]+|\[[\w.:]+\])(?::[0-9]{1,5})?", re.ASCII)
 _TITLE = "Support assistant"
 _ABOUT = (
     "Answers from the guide in its own words, with a calibrated confidence, and the way to a "
@@ -36,11 +41,10 @@ _HEADERS = {
 }
 
 
-def docs(api: APIRouter) -> APIRouter:
+def docs(api: APIRouter, settings: Settings) -> APIRouter:
     """Return the routes that document an API."""
-    schema = openapi(api)
+    schema = openapi(api, settings)
     written = json.dumps(schema, ensure_ascii=False, indent=1).encode()
-    page = page_html(f"{_TITLE} · REST", docs_html(schema), "en")
     router = APIRouter(include_in_schema=False)
 
     @router.get("/openapi.json")
@@ -48,19 +52,29 @@ def docs(api: APIRouter) -> APIRouter:
         return Response(written, media_type="application/json")
 
     @router.get("/docs")
-    def docs_page() -> Response:
+    def docs_page(request: Request) -> Response:
+        page = page_html(f"{_TITLE} · REST", docs_html(schema, _address(request)), "en")
         return HTMLResponse(page, headers=_HEADERS)
 
     return router
 
 
-def openapi(api: APIRouter) -> dict[str, Any]:
+def _address(request: Request) -> str:
+    """Return what a reader reached us by; the Guard knows the host, and nothing else is taken."""
+    host = request.headers.get("host", "")
+    return f"{request.url.scheme}://{host if _HOST.fullmatch(host) else 'localhost'}"
+
+
+def openapi(api: APIRouter, settings: Settings) -> dict[str, Any]:
     """Return the OpenAPI document of an API; every route may also refuse, with a problem."""
     schema = get_openapi(title=_TITLE, version="1", description=_ABOUT, routes=api.routes)
     parts = schema.setdefault("components", {})
     parts["securitySchemes"] = {"token": {"type": "http", "scheme": "bearer"}}
     unused = ("HTTPValidationError", "ValidationError")
     shapes = {name: one for name, one in parts["schemas"].items() if name not in unused}
+    for body in Body.__subclasses__():
+        if body.__name__ in shapes:
+            show_limit(shapes[body.__name__], settings.max_question_chars)
     parts["schemas"] = {**shapes, "Problem": _PROBLEM}
     _show_nulls(schema, api)
     refused = {"$ref": "#/components/schemas/Problem"}
@@ -94,14 +108,14 @@ def _operations(schema: Schema) -> Iterator[tuple[str, str, dict[str, Any]]]:
 # --- The page ------------------------------------------------------------------------------------
 
 
-def docs_html(schema: Schema) -> str:
-    """Write an OpenAPI document as HTML."""
+def docs_html(schema: Schema, address: str) -> str:
+    """Write an OpenAPI document as HTML; `address` is where its routes are."""
     operations = list(_operations(schema))
     contents = "".join(
         f'<li><a href="#{_anchor(method, path)}">{text(f"{method} {path}")}</a></li>'
         for method, path, _ in operations
     )
-    shown = "".join(_operation(schema, *one) for one in operations)
+    shown = "".join(_operation(schema, address, *one) for one in operations)
     return (
         f"<style>{_CSS}</style><h1>{text(schema['info']['title'])}: REST</h1>"
         f"<p>{text(schema['info']['description'])}</p>"
@@ -110,19 +124,20 @@ def docs_html(schema: Schema) -> str:
     )
 
 
-def _operation(schema: Schema, method: str, path: str, operation: Schema) -> str:
+def _operation(schema: Schema, address: str, method: str, path: str, operation: Schema) -> str:
     body = operation.get("requestBody", {}).get("content", {}).get("application/json", {})
     fields = _shape(schema, body.get("schema", {}))
     status, answer = next(iter(operation["responses"].items()))
     contents: dict[str, Schema] = answer.get("content", {})
     kind = next(iter(contents), "")
+    signed_in = "security" in operation
     token = '<p class="meta">Needs a token: <code>Authorization: Bearer …</code></p>'
     parts = (
         f"<p>{text(operation.get('description', ''))}</p>",
-        token if "security" in operation else "",
+        token if signed_in else "",
         _table(_parameters(operation), "Parameter"),
         _table(_fields(fields), "Field of the body"),
-        _request(path, fields) if fields else "",
+        _request(f"{address}{path}", fields, signed_in) if fields else "",
         _example(f"{status} {kind}", contents.get(kind, {}).get("example")),
     )
     anchor = _anchor(method, path)
@@ -165,14 +180,15 @@ def _fields(shape: Schema) -> list[Row]:
     ]
 
 
-def _request(path: str, shape: Schema) -> str:
+def _request(url: str, shape: Schema, signed_in: bool) -> str:
     """Write a request as it can be typed."""
     given = {
         name: one["examples"][0] for name, one in shape["properties"].items() if "examples" in one
     }
     body = json.dumps(given, ensure_ascii=False)
-    path = path.replace("{number}", "12")
-    typed = f"curl -H 'Content-Type: application/json' -d '{body}' http://localhost:7860{path}"
+    token = "-H 'Authorization: Bearer …' " if signed_in else ""
+    url = url.replace("{number}", "12")
+    typed = f"curl {token}-H 'Content-Type: application/json' -d '{body}' {url}"
     return f'<pre tabindex="0">{text(typed)}</pre>'
 
 
@@ -186,9 +202,10 @@ def _type(one: Schema, required: bool) -> str:
     one = {**one, **choices[0]}
     values = one.get("enum") or ([one["const"]] if "const" in one else [])
     kind = " | ".join(json.dumps(value) for value in values) or str(one.get("type", "any"))
-    for key, sign in (("minimum", "≥"), ("maximum", "≤"), ("maxLength", "≤")):
+    for key, sign in (("minimum", "≥"), ("maximum", "≤"), ("minLength", "≥"), ("maxLength", "≤")):
         if key in one:
-            kind += f", {sign} {one[key]:,}" + (" characters" if key == "maxLength" else "")
+            unit = "" if key.endswith("imum") else f" character{'s' * (one[key] > 1)}"
+            kind += f", {sign} {one[key]:,}{unit}"
     if not required and one.get("default") not in (None, ""):
         kind += f", default {json.dumps(one['default'])}"
     return kind + (", required" if required else "")

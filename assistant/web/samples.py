@@ -74,6 +74,31 @@ _DOCUMENT = {
     "url": "/source/topay-contact-guide.md",
     "characters": 2333,
 }
+_TICKET = {
+    "number": 12,
+    "state": "claimed",
+    "reason": "asked_for_human",
+    "urgent": False,
+    "question": "充值没到账",
+    "language": "zh",
+    "created": "2026-11-26T09:30:00+00:00",
+    "owner": "agent",
+    "claimed": "2026-11-26T09:34:10+00:00",
+    "closed": None,
+    "conversation": CONVERSATION,
+    "turn": TURN,
+    "packet": {
+        "reason": "asked_for_human",
+        "question": "充值没到账",
+        "previous": "",
+        "quotes": [_QUOTE],
+        "filled": [{"item": "手机号", "text": "尾号 1234"}],
+        "generation": "000007-3fa9c1d2",
+    },
+    "reply_to": "a@b.example",
+    "notes": [{"author": "agent", "at": "2026-11-26T09:40:00+00:00", "text": "Called back."}],
+    "delivery": "off",
+}
 
 ASKED = _shown(_ANSWERED)
 HANDED_OFF = _shown(
@@ -81,6 +106,26 @@ HANDED_OFF = _shown(
     | {"handoff": _HANDOFF}
 )
 FOUND = _shown({"hits": [_HIT]})
+TICKETS = _shown({"tickets": [_TICKET]})
+TICKET = _shown(_TICKET)
+CONVERSATION_KEPT = _shown(
+    {
+        "conversation": CONVERSATION,
+        "turns": [
+            {
+                **_ANSWERED,
+                "at": "2026-11-26T09:29:12+00:00",
+                "vote": {
+                    "value": -1,
+                    "reason": "outdated",
+                    "note": "页面改版了",
+                    "at": "2026-11-26T09:29:40+00:00",
+                },
+                "ticket": None,
+            }
+        ],
+    }
+)
 OPENED = _shown(
     {"number": 12, "state": "new", "urgent": False, "created": "2026-11-26T09:30:00+00:00"},
     status=201,
