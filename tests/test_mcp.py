@@ -8,6 +8,7 @@ from contextlib import asynccontextmanager
 
 import httpx
 import jsonschema
+import orjson
 import pytest
 from fastapi import FastAPI
 from fastapi.testclient import TestClient
@@ -115,6 +116,8 @@ def test_three_tools_are_offered_and_each_only_reads(server):
         assert tool.annotations.destructiveHint is False
         assert tool.description
         assert tool.inputSchema["additionalProperties"] is False
+        asked = tool.inputSchema["properties"].get("question")
+        assert asked is None or asked["maxLength"] == 2000
         jsonschema.Draft202012Validator.check_schema(tool.inputSchema)
         jsonschema.Draft202012Validator.check_schema(tool.outputSchema)
 
@@ -169,7 +172,9 @@ def test_get_source_reads_documents_of_the_guide_and_nothing_else(server, path):
         ("ask", {"question": "CANARY" * 4000}, "at most"),
         ("ask", {"question": 7}, "question"),
         ("ask", {}, "question"),
-        ("ask", {"question": "x", "CANARY": "y"}, "does not fit"),
+        ("ask", {"question": "x", "CANARY": "y"}, "It takes question, conversation and nothing"),
+        ("search", {"question": "x", "path": "CANARY"}, "（path）"),
+        ("get_source", {"path": GUIDE, "start": 9, "end": 3}, "end: "),
         ("search", {"question": "x", "top_k": 10_000}, "top_k"),
         ("get_source", {"path": "CANARY"}, "no document"),
         ("rebuild", {}, "no tool"),
@@ -253,8 +258,6 @@ def test_it_checks_hosts_itself_where_no_guard_stands(desk, tmp_path):
         b'{"jsonrpc": "2.0", "id": {}, "method": "ping"}',
         b'{"id": 1, "method": "ping"}',
         b'{"jsonrpc": "2.0", "id": 1, "method": "tools/call", "params": {"name": "CANARY"',
-        message(name=5, arguments={"question": "CANARY"}),
-        message(name="ask", arguments="CANARY"),
         message(name="ask", arguments={"question": "CANARY"}).replace(b"CANARY", b"\xff"),
         "充值".encode("gbk"),
         ASK.decode().encode("utf-16"),
@@ -265,7 +268,42 @@ def test_it_checks_hosts_itself_where_no_guard_stands(desk, tmp_path):
 def test_a_body_that_is_no_message_is_refused_and_neither_sent_back_nor_logged(plain, server, body):
     before = server.log.read_text()
     answer = call(plain, body)
-    assert 400 <= answer.status_code < 500
+    assert answer.status_code == 400
+    told = answer.json()
+    assert (told["jsonrpc"], told["id"]) == ("2.0", None)
+    assert told["error"]["code"] == (-32600 if _is_json(body) else -32700)
+    assert "CANARY" not in answer.text
+    assert server.log.read_text() == before
+
+
+def _is_json(body):
+    try:
+        orjson.loads(body)
+    except ValueError:
+        return False
+    return True
+
+
+@pytest.mark.parametrize("id", [7, "seven"])
+@pytest.mark.parametrize(
+    ("method", "params", "code"),
+    [
+        ("CANARY", {}, -32601),
+        ("tools/CANARY", {"name": "ask"}, -32601),
+        ("prompts/list", {}, -32601),
+        ("tools/call", {"name": "ask", "arguments": "CANARY"}, -32602),
+        ("tools/call", {"name": 5, "arguments": {"question": "CANARY"}}, -32602),
+        ("tools/call", {}, -32602),
+    ],
+)
+def test_a_call_that_is_none_is_refused_by_its_id(plain, server, id, method, params, code):
+    before = server.log.read_text()
+    sent = {"jsonrpc": "2.0", "id": id, "method": method, "params": params}
+    answer = call(plain, json.dumps(sent).encode())
+    assert (answer.status_code, answer.headers["content-type"]) == (200, "application/json")
+    told = answer.json()
+    assert (told["jsonrpc"], told["id"], told["error"]["code"]) == ("2.0", id, code)
+    assert told["error"]["message"]
     assert "CANARY" not in answer.text
     assert server.log.read_text() == before
 

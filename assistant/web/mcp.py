@@ -5,7 +5,7 @@ from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from importlib.util import find_spec
-from typing import Any
+from typing import Any, get_args
 
 import anyio
 import orjson
@@ -17,9 +17,9 @@ from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
 
 import assistant.web.bodies as bodies
-from assistant.errors import AssistantError, BadInput
+from assistant.desk import NO_DOCUMENT
+from assistant.errors import AssistantError, BadInput, NotInGuide
 from assistant.frontdesk import FrontDesk
-from assistant.kept import NotFound
 from assistant.settings import Settings
 from assistant.web.guard import EVERYWHERE, known_hosts, replay
 from assistant.web.problems import problem, request_id
@@ -96,7 +96,7 @@ def tools(front: FrontDesk) -> dict[str, Tool]:
 def _read(front: FrontDesk, given: bodies.Span) -> bodies.Read:
     document = front.desk.document(given.path)
     if document is None:
-        raise NotFound("The guide in use has no document at this path.")
+        raise NotInGuide(NO_DOCUMENT)
     return bodies.read(document, given.start, given.end)
 
 
@@ -124,28 +124,43 @@ class _Endpoint:
         if request.method != "POST":
             refusal = problem(405, "MCP is served by POST alone.", {"allow": "POST"})
             await refusal(scope, receive, send)
-        elif not _is_call(body := await request.body()):
-            refusal = problem(400, "The body is no request of MCP: one JSON-RPC 2.0 object.")
-            await refusal(scope, receive, send)
+        elif refused := _refusal(body := await request.body()):
+            await refused(scope, receive, send)
         else:
             await self._manager.handle_request(scope, replay(body, receive), send)
 
 
-def _is_call(body: bytes) -> bool:
-    """Tell whether a body is one message that a server of MCP is sent."""
+def _refusal(body: bytes) -> Response | None:
+    """Return, as JSON-RPC has it, what is wrong with what is no message to a server of MCP."""
     from mcp import types
 
     try:
         message = orjson.loads(body)
-        if "id" in message:
-            types.JSONRPCRequest.model_validate(message)
-            types.ClientRequest.model_validate(message)
-        else:
+    except ValueError:
+        return _error(400, None, types.PARSE_ERROR, "The body is not JSON in UTF-8.")
+    try:
+        if "id" not in message:
             types.JSONRPCNotification.model_validate(message)
             types.ClientNotification.model_validate(message)
+            return None
+        call = types.JSONRPCRequest.model_validate(message)
     except (ValueError, TypeError):
-        return False
-    return True
+        words = "The body is no request of MCP: one JSON-RPC 2.0 object."
+        return _error(400, None, types.INVALID_REQUEST, words)
+    kinds = get_args(types.ClientRequest.model_fields["root"].annotation)
+    if call.method not in {one.model_fields["method"].default for one in kinds}:
+        return _error(200, call.id, types.METHOD_NOT_FOUND, "MCP has no such method.")
+    try:
+        types.ClientRequest.model_validate(message)
+    except ValueError:
+        words = "The params do not fit the method."
+        return _error(200, call.id, types.INVALID_PARAMS, words)
+    return None
+
+
+def _error(status: int, id: str | int | None, code: int, words: str) -> Response:
+    told = {"jsonrpc": "2.0", "id": id, "error": {"code": code, "message": words}}
+    return Response(orjson.dumps(told), status, media_type="application/json")
 
 
 def _manager(front: FrontDesk) -> Any:
@@ -158,13 +173,18 @@ def _manager(front: FrontDesk) -> Any:
     known = tools(front)
     server: Any = Server("guide-assistant", version="1", instructions=_ABOUT)
 
+    def takes(tool: Tool) -> dict[str, Any]:
+        schema = tool.takes.model_json_schema()
+        bodies.show_limit(schema, front.settings.max_question_chars)
+        return schema
+
     async def list_tools() -> list[types.Tool]:
         return [
             types.Tool(
                 name=name,
                 title=tool.title,
                 description=tool.words,
-                inputSchema=tool.takes.model_json_schema(),
+                inputSchema=takes(tool),
                 outputSchema=TypeAdapter(tool.gives).json_schema(),
                 annotations=types.ToolAnnotations(
                     readOnlyHint=True, destructiveHint=False, openWorldHint=False
@@ -197,7 +217,7 @@ def _called(tool: Tool | None, arguments: Mapping[str, Any]) -> tuple[str, Any]:
         found = orjson.dumps(tool.run(tool.takes.model_validate(arguments)))
     except ValidationError as error:
         return bodies.misfit(error.errors()), None
-    except (BadInput, NotFound) as error:
+    except BadInput as error:
         return str(error), None
     except Exception as error:
         number = request_id()
