@@ -149,10 +149,23 @@ def test_gradio_clients_ask_and_search(server):
     after = json.loads(client.predict("那邮件呢", answer["conversation"], api_name="/ask"))
     assert after["conversation"] == answer["conversation"]
     assert after["quotes"][0]["headings"][-1] == "3. 电子邮件支持"
-    hits = json.loads(client.predict("冻结账户", 3, api_name="/search"))
-    assert len(hits) == 3
-    with pytest.raises(AppError, match="describe your problem"):
-        client.predict(" ", api_name="/ask")
+    found = json.loads(client.predict("冻结账户", 3, api_name="/search"))
+    sent = {"question": "冻结账户", "top_k": 3}
+    with server.client as rest:
+        assert found == rest.post("/api/v1/search", json=sent).json()
+        for quote in (found["hits"][0]["chunk"], answer["quotes"][0]):
+            assert rest.get(quote["url"]).status_code == 200
+    for name, values, words in (
+        ("ask", [" "], "describe your problem"),
+        ("ask", [5], "question: Input should be a valid string"),
+        ("ask", ["你好", "x" * 65], "conversation: "),
+        ("search", ["x", 0], "top_k: "),
+        ("search", ["x", 10**9], "top_k: "),
+        ("search", ["x", "y"], "top_k: Input should be a valid integer"),
+        ("search", ["x", True], "top_k: "),
+    ):
+        with pytest.raises(AppError, match=words):
+            client.predict(*values, api_name=f"/{name}")
     assert set(client.view_api(return_format="dict")["named_endpoints"]) == {"/ask", "/search"}
 
 

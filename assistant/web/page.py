@@ -9,7 +9,9 @@ import orjson
 from gradio import processing_utils
 from gradio.data_classes import GradioModel, GradioRootModel
 from gradio.events import api
+from pydantic import ValidationError
 
+import assistant.web.bodies as bodies
 from assistant.answer import Language, language_of
 from assistant.errors import AssistantError, BadInput
 from assistant.frontdesk import FrontDesk, Reply
@@ -19,6 +21,7 @@ from assistant.web.thread import thread_html
 from assistant.web.wording import EXAMPLES, WORDS, half, preferred, say, tag
 
 Found = TypeVar("Found")
+Sent = TypeVar("Sent", bound=bodies.Body)
 
 I18N = gr.I18n(
     **{
@@ -57,7 +60,6 @@ THEME = gr.themes.Default(
 _WAITING = 256
 _AT_ONCE = 8
 _SHOWN = 20
-_FOUND = 5
 _log = logging.getLogger(__name__)
 
 
@@ -145,18 +147,26 @@ def _endpoints(front: FrontDesk) -> None:
 
     def ask(question: str, conversation: str = "") -> str:
         """Answer a question with the guide's words; give the conversation to follow up."""
-        reply = _or_error(front.ask, _text(question), _text(conversation))
-        kept = {"conversation": reply.conversation, "turn": reply.turn, "saved": reply.saved}
-        return orjson.dumps({**orjson.loads(orjson.dumps(reply.answer)), **kept}).decode()
+        given = _given(bodies.Question, question=question, conversation=conversation)
+        reply = _or_error(front.ask, given.question, given.conversation)
+        return orjson.dumps(bodies.asked(reply)).decode()
 
-    def search(question: str, top_k: int = _FOUND) -> str:
+    def search(question: str, top_k: int = 5) -> str:
         """Return the passages found, best first, with raw scores."""
-        most = max(1, min(top_k, _SHOWN)) if isinstance(top_k, int) else _FOUND
-        hits = _or_error(front.search, _text(question), most)
-        return orjson.dumps(hits).decode()
+        given = _given(bodies.Search, question=question, top_k=top_k)
+        found = _or_error(front.search, given.question, given.top_k)
+        return orjson.dumps(bodies.hits(found)).decode()
 
     api(ask, api_name="ask")
     api(search, api_name="search")
+
+
+def _given(takes: type[Sent], **values: object) -> Sent:
+    """Return what a client sent; say what does not fit as REST does."""
+    try:
+        return takes.model_validate(values)
+    except ValidationError as error:
+        raise gr.Error(bodies.misfit(error.errors()), print_exception=False) from None
 
 
 def _or_error(call: Callable[..., Found], *values: Any) -> Found:
