@@ -25,7 +25,7 @@ from assistant.settings import Settings, load_settings
 from assistant.web.limits import Buckets, Limits, Rates, client_of
 from assistant.web.problems import Problems, problem
 
-AGENT = "agent-token-0123456789"
+AGENT, MAINTAINER = "agent-token-0123456789", "maintainer-token-0123456789"
 SMALL_APP = str(Path(__file__).parent / "small_app.py")
 DEADLINE = 1.5
 
@@ -146,7 +146,7 @@ def test_a_client_is_an_address_or_the_network_of_one(host, client):
 
 
 def app_of(folder, **given):
-    tokens = {"agent_token": AGENT}
+    tokens = {"agent_token": AGENT, "maintainer_token": MAINTAINER}
     return create(Settings(users=folder / "var" / "users.toml", **{**tokens, **given}))
 
 
@@ -212,6 +212,64 @@ def test_a_program_with_a_good_token_is_not_guessing(tmp_path):
     client = client_at(app_of(tmp_path, rate_login_per_minute=2))
     good = {"Authorization": "Bearer " + AGENT}
     assert [client.get("/agent", headers=good).status_code for _ in range(10)] == [200] * 10
+
+
+def bearing(token):
+    return {"Authorization": f"Bearer {token}"}
+
+
+def session_of(app, token):
+    """Sign in from elsewhere; return the session's cookie as a header."""
+    answer = client_at(app, "198.51.100.1").get("/login", params={"token": token})
+    return {"Cookie": f"assistant_session={answer.cookies['assistant_session']}"}
+
+
+@pytest.mark.parametrize("of", [lambda app, token: bearing(token), session_of])
+def test_people_of_one_office_are_counted_each_for_themselves(tmp_path, of):
+    """One address, taken up by visitors: who is signed in there has a rate of their own."""
+    app = app_of(tmp_path, rate_per_minute=3)
+    client = client_at(app)
+    agent, maintainer = of(app, AGENT), of(app, MAINTAINER)
+    for headers in ({}, agent, maintainer):
+        assert [client.get("/ping", headers=headers).status_code for _ in range(3)] == [200] * 3
+        assert refused(client.get("/ping", headers=headers), 429)
+    assert client_at(app, "192.0.2.2").get("/ping").status_code == 200
+
+
+def test_what_only_looks_like_a_session_or_token_is_counted_by_its_address(tmp_path):
+    app = app_of(tmp_path, rate_per_minute=4, rate_login_per_minute=0)
+    ended = session_of(app, AGENT)
+    value = ended["Cookie"].partition("=")[2]
+    app.state.access.end_session(value)
+    client = client_at(app)
+    wrong = [
+        bearing("x"),
+        ended,
+        {"Cookie": f"assistant_session={value[:-1]}"},
+        {"Authorization": "Basic " + AGENT},
+    ]
+    assert [client.get("/ping", headers=one).status_code for one in wrong] == [200] * 4
+    for one in (*wrong, {}):
+        assert refused(client.get("/ping", headers=one), 429)
+
+
+def test_an_address_beyond_its_rate_learns_nothing_of_tokens(tmp_path):
+    """Each wrong one is a try, and beyond the tries a good one is refused as a wrong one is."""
+    app = app_of(tmp_path, rate_per_minute=2, rate_login_per_minute=5)
+    client, other = client_at(app), client_at(app, "192.0.2.2")
+    for _ in range(2):
+        client.get("/ping")
+    assert client.get("/ping", headers=bearing(AGENT)).status_code == 200
+    for number in range(5):
+        assert refused(client.get("/ping", headers=bearing(f"x{number}")), 429)
+    good, bad = (client.get("/ping", headers=bearing(token)) for token in (AGENT, "x"))
+    assert refused(good, 429) == refused(bad, 429)
+    assert _without_id(good) == _without_id(bad)
+    assert other.get("/ping", headers=bearing(AGENT)).status_code == 200
+
+
+def _without_id(answer):
+    return {**answer.json(), "instance": ""}
 
 
 def within(app, script):

@@ -15,6 +15,7 @@ from assistant.frontdesk import FrontDesk
 from assistant.history import History
 from assistant.web.api import api
 from assistant.web.guard import Guard
+from assistant.web.limits import Limits
 from assistant.web.login import sign_in_routes
 from assistant.web.problems import Problems, problem_handlers
 from assistant.web.telemetry import Counted, Telemetry
@@ -28,7 +29,11 @@ def served(desk, tmp_path, monkeypatch):
     histories = []
 
     def made(**update):
-        given = {"history": f"sqlite:///{tmp_path}/history.db", "users": tmp_path / "users.toml"}
+        given = {
+            "history": f"sqlite:///{tmp_path}/history.db",
+            "users": tmp_path / "users.toml",
+            "rate_per_minute": 0,
+        }
         tokens = {"agent_token": AGENT, "maintainer_token": MAINTAINER}
         settings = desk.settings.model_validate(
             desk.settings.model_dump() | given | tokens | update
@@ -38,6 +43,7 @@ def served(desk, tmp_path, monkeypatch):
         front = FrontDesk(desk, histories[-1])
         telemetry = Telemetry(front)
         app = FastAPI(openapi_url=None, docs_url=None, redoc_url=None)
+        app.add_middleware(Limits, settings=settings, spares=telemetry.scraped)
         app.add_middleware(Counted, telemetry=telemetry)
         app.add_middleware(Problems)
         app.add_middleware(Guard, settings=settings)
@@ -205,6 +211,20 @@ def test_what_a_proxy_on_this_machine_passes_on_is_not_of_this_machine(served, h
 
 def test_metrics_are_for_all_where_the_setting_says_so(served):
     assert client(served(metrics_open=True), "10.0.0.9").get("/metrics").status_code == 200
+
+
+def test_who_may_read_metrics_may_read_them_at_any_rate_and_others_are_counted(served):
+    app = served(rate_per_minute=3)
+    far, maintainer = client(app, "10.0.0.9"), {"Authorization": f"Bearer {MAINTAINER}"}
+    assert [far.get("/metrics").status_code for _ in range(5)] == [401] * 3 + [429] * 2
+    assert [far.get("/metrics", headers=maintainer).status_code for _ in range(9)] == [200] * 9
+    assert [client(app).get("/metrics").status_code for _ in range(9)] == [200] * 9
+    assert client(app).get("/readyz").status_code == 200
+    opened = client(served(rate_per_minute=3, metrics_open=True), "10.0.0.9")
+    assert [opened.get("/metrics").status_code for _ in range(9)] == [200] * 9
+    agent = {"Authorization": f"Bearer {AGENT}"}
+    statuses = [far.get("/metrics", headers=agent).status_code for _ in range(4)]
+    assert statuses == [401] * 3 + [429]
 
 
 # --- Health --------------------------------------------------------------------------------------

@@ -80,7 +80,8 @@ def create_app(front: FrontDesk, access: Access, crew: Crew | None = None) -> Fa
     page = build_page(front)
     # The last one added is the first to see a request.
     app.add_middleware(Shell, ancestors=frame_ancestors(front.settings))
-    app.add_middleware(Limits, settings=front.settings, rates=crew.rates if crew else None)
+    rates = crew.rates if crew else None
+    app.add_middleware(Limits, settings=front.settings, rates=rates, spares=telemetry.scraped)
     app.add_middleware(Counted, telemetry=telemetry)
     app.add_middleware(Problems)
     if crew:

@@ -14,9 +14,11 @@ from dataclasses import dataclass
 from hashlib import blake2b
 
 from starlette.datastructures import QueryParams
+from starlette.requests import Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from assistant.settings import Settings
+from assistant.web.login import bearer, person_of
 from assistant.web.problems import problem
 
 try:
@@ -46,25 +48,40 @@ _FREE = (
     "/gradio_api/app_id",
 )
 
+_CROWDED = (
+    "现在提问的人太多，请稍后再试。 / Too many people are asking at once. Try again in a moment."
+)
+
 
 class Limits:
     """Refuse early what is too much: 429 to the one client, 503 when all places are taken.
 
     A client is the address of the connection, or what a trusted proxy says in its place
-    (`protocol.server_options`); an IPv6 client is its /64. A request is at work until its answer
+    (`protocol.server_options`); an IPv6 client is its /64. Whoever is signed in is a client of
+    their own there: an office has one address. A request is at work until its answer
     begins, and must begin it in `request_seconds`, waiting included; what then flows, a download
     or a stream of events, takes as long as it takes. Belongs inside the Guard, which waits for
     whole bodies, so that a slow sender holds no place.
     """
 
-    def __init__(self, app: ASGIApp, settings: Settings, rates: "Rates | None" = None) -> None:
-        """Take the application, and what other workers of the service count in too."""
+    def __init__(
+        self,
+        app: ASGIApp,
+        settings: Settings,
+        rates: "Rates | None" = None,
+        spares: Callable[[Request], bool] = lambda request: False,
+    ) -> None:
+        """Take the application, and what other workers of the service count in too.
+
+        `spares` tells of a request whether it is not counted.
+        """
         self._app = app
         self._seconds = settings.request_seconds
         self._most_waiting = settings.max_waiting
         self._places = asyncio.Semaphore(settings.max_at_once)
         self._waiting = 0
         rates = rates or Rates.of(settings)
+        self._spares = spares
         self._requests, self._sign_ins = rates.requests, rates.sign_ins
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -73,30 +90,51 @@ class Limits:
             await self._app(scope, receive, send)
             return
         client = client_of(scope)
-        if seconds := self._requests.take(client) or self._guessing(scope, client):
+        has_token = bearer(Request(scope)) is not None
+        if seconds := self._counted(scope, client, has_token):
             wait = math.ceil(seconds)
-            words = f"Too many requests came from your address. Try again in {wait} seconds."
+            words = (
+                f"请求太频繁了，请过 {wait} 秒再试。 / Too many requests came from you. Try "
+                f"again in {wait} seconds."
+            )
             answer = problem(429, words, {"retry-after": str(wait)})
         elif self._places.locked() and self._waiting >= self._most_waiting:
-            answer = problem(503, "Too many people are asking at once.", {"retry-after": "1"})
-        elif await self._answered(scope, receive, self._noting(scope, client, send)):
+            answer = problem(503, _CROWDED, {"retry-after": "1"})
+        elif await self._answered(
+            scope, receive, self._noting(client, send) if has_token else send
+        ):
             return
         else:
-            words = f"No answer was found within {self._seconds:g} seconds. Try again later."
+            words = (
+                f"{self._seconds:g} 秒内没有得到回答，请稍后再试。 / No answer was found within "
+                f"{self._seconds:g} seconds. Try again later."
+            )
             answer = problem(503, words, {"retry-after": "5"})
         await answer(scope, receive, send)
 
-    def _guessing(self, scope: Scope, client: str) -> float:
-        """Return how long a client must wait before it may try a password or token again."""
-        if scope["path"] == "/login":
-            tries = scope["method"] == "POST" or "token" in QueryParams(scope["query_string"])
-            return self._sign_ins.take(client) if tries else 0.0
-        return self._sign_ins.wait(client) if _has_token(scope) else 0.0
+    def _counted(self, scope: Scope, client: str, has_token: bool) -> float:
+        """Count a request to whoever sent it; return how long they must wait, 0 when it is taken.
 
-    def _noting(self, scope: Scope, client: str, send: Send) -> Send:
+        Passwords and tokens are tries of an address. Who has none left is refused before a token
+        is looked at, and a wrong one that its address's rate refuses is a try too: no refusal tells
+        how good a token is.
+        """
+        if has_token and (seconds := self._sign_ins.wait(client)):
+            return seconds
+        request = Request(scope)
+        person = person_of(request) if "app" in scope else None
+        name = f"{person.name} at {client}" if person else client
+        if seconds := 0.0 if self._spares(request) else self._requests.take(name):
+            if has_token and person is None:
+                self._sign_ins.take(client)
+            return seconds
+        tries = scope["path"] == "/login" and (
+            scope["method"] == "POST" or "token" in QueryParams(scope["query_string"])
+        )
+        return self._sign_ins.take(client) if tries else 0.0
+
+    def _noting(self, client: str, send: Send) -> Send:
         """Count a bearer token that was refused as a try, as the sign-in page's are."""
-        if not _has_token(scope):
-            return send
 
         async def noted(message: Message) -> None:
             if message.get("status") == 401:
@@ -265,7 +303,3 @@ def client_of(scope: Scope) -> str:
     if address.ipv4_mapped:
         return str(address.ipv4_mapped)
     return str(ipaddress.ip_network((int(address), 64), strict=False))
-
-
-def _has_token(scope: Scope) -> bool:
-    return any(name == b"authorization" for name, _ in scope["headers"])

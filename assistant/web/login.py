@@ -49,9 +49,15 @@ def sign_in_routes(app: FastAPI, access: Access) -> None:
 def person_of(request: Request) -> Person | None:
     """Return who a request comes from, by its bearer token or else by its cookie."""
     access: Access = request.app.state.access
-    if (token := _bearer(request)) is not None:
+    if (token := bearer(request)) is not None:
         return access.by_token(token)
     return access.read_session(request.cookies.get(SESSION, ""))
+
+
+def bearer(request: Request) -> str | None:
+    """Return the token that a program sends; None without one."""
+    scheme, _, token = request.headers.get("authorization", "").partition(" ")
+    return token.strip() if scheme.lower() == "bearer" else None
 
 
 def needs(role: Role) -> Callable[[Request], Awaitable[Person]]:
@@ -219,19 +225,13 @@ async def _typed(request: Request) -> list[str]:
 
 async def _is_ours(request: Request) -> bool:
     """Tell whether a request was made by a page of this session, or by a program with a token."""
-    if _bearer(request) is not None:
+    if bearer(request) is not None:
         return True
     given = request.headers.get("x-form-token") or (await request.form(max_files=0)).get(
         "form_token"
     )
     session = request.cookies.get(SESSION, "")
     return isinstance(given, str) and _access(request).is_form_token(given, session)
-
-
-def _bearer(request: Request) -> str | None:
-    """Return the token that a program sends; None without one."""
-    scheme, _, token = request.headers.get("authorization", "").partition(" ")
-    return token.strip() if scheme.lower() == "bearer" else None
 
 
 def _access(request: Request) -> Access:

@@ -36,6 +36,7 @@ _METHODS = ("GET", "POST", "HEAD", "DELETE")
 _FORWARDED = ("forwarded", "x-forwarded-for", "x-forwarded-host", "x-real-ip")
 _LOOPBACK_NAMES = ("127.0.0.1", "localhost", "::1")
 _PROBE = "客服 support"
+_METRICS = "/metrics"
 _log = logging.getLogger(__name__)
 
 
@@ -104,9 +105,13 @@ class Telemetry:
         for path, answer in (
             ("/healthz", self._healthz),
             ("/readyz", self._readyz),
-            ("/metrics", self._metrics),
+            (_METRICS, self._metrics),
         ):
             app.add_api_route(path, answer, methods=["GET"], include_in_schema=False)
+
+    def scraped(self, request: Request) -> bool:
+        """Tell whether a request is for metrics, by one who may read them."""
+        return request.scope["path"] == _METRICS and self._may_read(request)
 
     def _healthz(self) -> Response:
         """Say that the process is up."""
@@ -130,12 +135,16 @@ class Telemetry:
 
     def _metrics(self, request: Request) -> Response:
         """Give the metrics to this machine and to maintainers, or to all if the setting says so."""
-        person = person_of(request)
-        maintains = person is not None and person.may("maintainer")
-        if not (self._front.settings.metrics_open or _is_local(request) or maintains):
+        if not self._may_read(request):
             words = "Metrics are for this machine and for maintainers: send a maintainer's token."
             return problem(401, words, {"www-authenticate": 'Bearer realm="assistant"'})
         return Response(generate_latest(self._told()), media_type=CONTENT_TYPE_LATEST)
+
+    def _may_read(self, request: Request) -> bool:
+        if self._front.settings.metrics_open or _is_local(request):
+            return True
+        person = person_of(request)
+        return person is not None and person.may("maintainer")
 
     def _told(self) -> CollectorRegistry:
         if self._shared is None:
