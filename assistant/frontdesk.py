@@ -21,7 +21,7 @@ from assistant.desk import Desk
 from assistant.errors import BadInput
 from assistant.handoff import write_ticket
 from assistant.history import History
-from assistant.kept import KeptTicket, NotFound, NotSaved, TicketState, Turn, VoteReason
+from assistant.kept import NO_TURN, KeptTicket, NotFound, NotSaved, TicketState, Turn, VoteReason
 from assistant.records import Answer, Hit
 from assistant.settings import Settings
 
@@ -97,7 +97,7 @@ class FrontDesk:
             )
         kept = self.history.turn(turn)
         if kept.conversation != conversation:
-            raise NotFound("这个对话里没有这个问题。 / No such question in this conversation.")
+            raise NotFound(NO_TURN)
         ticket = write_ticket(answer_of(kept), filled, self._before(kept))
         return self.history.open_ticket(conversation, turn, ticket, reply_to)
 

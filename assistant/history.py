@@ -228,7 +228,7 @@ class History:
 
     def add_note(self, number: int, agent: str, text: str) -> KeptTicket:
         """Add an agent's note to a ticket."""
-        name, at, words = _name(agent), self._clock(), _required(text, "note")
+        name, at, words = _name(agent), self._clock(), _required(text)
         return self._write(lambda connection: rows.add_note(connection, number, name, words, at))
 
     def counts(self) -> dict[str, int]:
@@ -389,13 +389,13 @@ def _name(text: str) -> str:
     """Return who did something, as access knows them: an e-mail address is no secret here."""
     if name := clean(text[:1000]).strip()[:100]:
         return name
-    raise BadInput("The name is empty: say who it is.")
+    raise BadInput("名字是空的，请写明是谁。 / The name is empty: say who it is.")
 
 
-def _required(text: str, what: str, limit: int = _LONG) -> str:
-    if words := _text(text, limit):
+def _required(text: str) -> str:
+    if words := _text(text):
         return words
-    raise BadInput(f"The {what} is empty: write at least a word.")
+    raise BadInput("备注是空的，请写点什么。 / The note is empty: write at least a word.")
 
 
 def _screened(answer: Answer) -> Answer:

@@ -18,6 +18,10 @@ LONGEST_REPLY_TO = 200
 """Most characters of what says how a user wants to be reached."""
 
 
+NO_TURN = "这个对话里没有这个问题。 / There is no such question in this conversation."
+"""What is said of a turn that is none, or another conversation's."""
+
+
 class NotSaved(AssistantError):
     """Report that the database cannot be used now; of a refused change nothing was stored.
 

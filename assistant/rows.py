@@ -23,6 +23,7 @@ from sqlalchemy import (
 )
 
 from assistant.kept import (
+    NO_TURN,
     Day,
     Delivery,
     KeptTicket,
@@ -79,7 +80,7 @@ def turn(connection: Connection, id: str) -> Turn:
     """Return a turn; raise NotFound when there is none."""
     row = connection.execute(_TURNS.where(turns.c.id == id)).first()
     if row is None:
-        raise NotFound("没有这个问题的记录。 / There is no such question on record.")
+        raise NotFound(NO_TURN)
     return _turn(row)
 
 
@@ -135,7 +136,7 @@ def _seq(connection: Connection, conversation: str, id: str) -> int:
     asked = select(turns.c.seq).where(turns.c.id == id, turns.c.conversation == conversation)
     seq: int | None = connection.scalar(asked)
     if seq is None:
-        raise NotFound("这个会话里没有这个问题。 / There is no such question in this conversation.")
+        raise NotFound(NO_TURN)
     return seq
 
 

@@ -560,6 +560,46 @@ def test_what_is_no_route_is_a_problem_that_says_so(client, method, path, status
     assert ("allow" in answer.headers) == (status == 405)
 
 
+def test_what_a_person_may_be_shown_is_said_in_both_languages_and_the_same_everywhere(client):
+    given, other = asked(client, "我要转人工"), asked(client, "你好")
+    number = ticket(client)[0]["number"]
+    claimed = f"tickets/{number}/claim"
+    client.post(f"/api/v1/{claimed}", headers=AS_AGENT)
+    nobody, foreign = "x" * 24, {"conversation": other["conversation"], "turn": given["turn"]}
+    told = {
+        (path, answer.status_code): half_and_half(answer)
+        for path, body, headers in (
+            ("ask", {"question": ""}, {}),
+            ("ask", {"question": "broken"}, {}),
+            ("ask", {"question": "missing"}, {}),
+            ("search", {"question": "x", "path": "nobody.md"}, {}),
+            ("feedback", {**foreign, "value": 1}, {}),
+            ("tickets", foreign, {}),
+            ("tickets", {"conversation": other["conversation"], "turn": other["turn"]}, {}),
+            ("tickets/2147483647/claim", None, AS_AGENT),
+            (claimed, None, AS_MAINTAINER),
+            (f"tickets/{number}/notes", {"note": " "}, AS_AGENT),
+        )
+        for answer in [client.post(f"/api/v1/{path}", json=body, headers=headers)]
+    }
+    assert {status for _, status in told} == {404, 409, 422, 500, 503}
+    assert told["feedback", 404] == told["tickets", 404]
+    for place in ({**foreign, "turn": nobody}, {"conversation": nobody, "turn": nobody}):
+        for path, more in (("feedback", {"value": 1}), ("tickets", {})):
+            answer = post(client, path, **place, **more)
+            assert half_and_half(answer) == told["tickets", 404]
+
+
+def half_and_half(answer):
+    """Check that a refusal says a thing in Chinese, then in English; return both."""
+    assert is_problem(answer)
+    chinese, english = answer.json()["detail"].split(" / ")
+    assert re.search("[\u4e00-\u9fff]", chinese)
+    assert re.match("[A-Z0-9]", english)
+    assert not re.search("[\u4e00-\u9fff]", english)
+    return chinese, english
+
+
 def test_what_breaks_gives_an_id_that_the_log_explains_and_nothing_else(client, server):
     answer = post(client, "ask", question="broken")
     assert answer.status_code == 500

@@ -8,7 +8,7 @@ from contextlib import closing
 import orjson
 import pytest
 
-from assistant.errors import BadInput
+from assistant.errors import BadInput, NotInGuide
 from assistant.frontdesk import FrontDesk, answer_of
 from assistant.history import History
 from assistant.kept import NotFound, NotSaved
@@ -176,7 +176,8 @@ def test_a_search_keeps_to_a_document_or_a_section(front):
     found = front.search("怎么联系客服", 5, section=heading)
     assert found
     assert all(heading in hit.chunk.headings for hit in found)
-    assert front.search("怎么联系客服", 5, path="none.md") == []
+    with pytest.raises(NotInGuide, match=r"（path）.* / .*no document"):
+        front.search("怎么联系客服", 5, path="none.md")
     path = everywhere[0].chunk.path
     assert [hit.row for hit in front.search("怎么联系客服", 5, path=path)] == [
         hit.row for hit in everywhere

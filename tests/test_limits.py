@@ -160,6 +160,9 @@ def refused(answer, status):
     assert answer.headers["content-type"] == "application/problem+json"
     assert answer.json()["status"] == status
     assert answer.json()["instance"] == answer.headers["x-request-id"]
+    chinese, english = answer.json()["detail"].split(" / ")
+    assert not chinese.isascii()
+    assert english.isascii()
     assert answer.headers["x-content-type-options"] == "nosniff"
     return int(answer.headers["retry-after"])
 

@@ -286,10 +286,16 @@ def _refusal(error: AssistantError) -> Response:
             return problem(409, str(error))
         case NotSaved():
             _log.warning("a request was refused: %s", error)
-            words = "The database cannot be used just now; nothing was stored. Try again shortly."
+            words = (
+                "现在存不了，什么也没有保存，请稍后再试。 / The database cannot be used just now; "
+                "nothing was stored. Try again shortly."
+            )
             return problem(503, words, {"retry-after": "2"})
         case IndexUnusable():
             _log.error("a request was refused: %s", error)
-            words = "The guide cannot be looked up just now. Try again shortly."
+            words = (
+                "现在查不了指南，请稍后再试。 / The guide cannot be looked up just now. Try again "
+                "shortly."
+            )
             return problem(503, words, {"retry-after": "5"})
     raise error

@@ -31,7 +31,11 @@ _PROBLEM = {
         "type": {"type": "string", "const": "about:blank"},
         "title": {"type": "string"},
         "status": {"type": "integer"},
-        "detail": {"type": "string", "description": "a sentence that says what to do"},
+        "detail": {
+            "type": "string",
+            "description": "a sentence that says what to do; in Chinese and English, as … / …, "
+            "where a person may be shown it",
+        },
         "instance": {"type": "string", "description": "the id of the request in the log"},
     },
 }

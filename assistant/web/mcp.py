@@ -222,7 +222,11 @@ def _called(tool: Tool | None, arguments: Mapping[str, Any]) -> tuple[str, Any]:
     except Exception as error:
         number = request_id()
         _log.error("request %s failed", number, exc_info=not isinstance(error, AssistantError))
-        return f"Something went wrong on our side; its id is {number}. Try again later.", None
+        words = (
+            f"我们这边出了问题，编号 {number}，请稍后再试。 / Something went wrong on our side; "
+            f"its id is {number}. Try again later."
+        )
+        return words, None
     return found.decode(), orjson.loads(found)
 
 

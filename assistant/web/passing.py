@@ -129,7 +129,10 @@ class Passing:
                 answer = await self._way_to(owner).handle_async_request(request)
         except (httpx.TransportError, TimeoutError) as error:
             _log.warning("worker %d does not answer: %s", owner, type(error).__name__)
-            words = "This part of the service starts anew. Try again in a moment."
+            words = (
+                "这部分服务正在重启，请稍后再试。 / This part of the service starts anew. Try "
+                "again in a moment."
+            )
             await problem(503, words, {"retry-after": "1"})(scope, receive, send)
             return
         try:

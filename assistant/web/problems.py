@@ -27,7 +27,11 @@ def request_id() -> str:
 
 
 def problem(status: int, detail: str, headers: Mapping[str, str] | None = None) -> JSONResponse:
-    """Return an error as RFC 9457 has it; `detail` is a whole sentence that says what to do."""
+    """Return an error as RFC 9457 has it; `detail` is a whole sentence that says what to do.
+
+    What a person may be shown is said in both languages, as "… / …"; what only the writer of a
+    program can mend, in English.
+    """
     content = {
         "type": "about:blank",
         "title": HTTPStatus(status).phrase,
@@ -95,7 +99,10 @@ class Problems:
         except asyncio.CancelledError:  # the server ends, and waits no longer
             if begun:
                 raise
-            words = "The service is being restarted. Try again in a moment."
+            words = (
+                "服务正在重启，请稍后再试。 / The service is being restarted. Try again in a "
+                "moment."
+            )
             await problem(503, words, {"retry-after": "5"})(scope, receive, numbered)
         except Exception as error:
             if begun and not ended and isinstance(error.__cause__, HTTPException):
@@ -105,5 +112,8 @@ class Problems:
             _log.exception("request %s failed", number)
             if begun:
                 raise
-            words = "Something went wrong on our side. Try again; if it stays, tell us this id."
+            words = (
+                "我们这边出了问题，请再试一次；如果还是这样，请把这个编号告诉我们。 / Something "
+                "went wrong on our side. Try again; if it stays, tell us this id."
+            )
             await problem(500, words)(scope, receive, numbered)
