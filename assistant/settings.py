@@ -136,7 +136,10 @@ class Settings(BaseSettings):
     )
     session_hours: float = Field(12.0, gt=0, le=8760, description="hours a sign-in lasts")
     rate_per_minute: int = Field(
-        120, ge=0, description="requests a minute taken from one client; 0: no limit"
+        120,
+        ge=0,
+        description="requests a minute taken from one client, an address or one who is signed in "
+        "there; 0: no limit",
     )
     rate_login_per_minute: int = Field(
         10, ge=0, description="sign-ins a minute tried by one client; 0: no limit"
