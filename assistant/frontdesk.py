@@ -86,7 +86,7 @@ class FrontDesk:
     def open_ticket(
         self, conversation: str, turn: str, filled: Mapping[str, str], reply_to: str = ""
     ) -> KeptTicket:
-        """Open the ticket of a turn that was handed over; asked again, return the same.
+        """Open the ticket of a turn that was handed over; asked again, add to it what is said.
 
         Raises BadInput when tickets are off, the turn has no handoff or `filled` does not fit its
         checklist; NotFound for a turn of another conversation; NotSaved.

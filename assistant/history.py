@@ -60,6 +60,7 @@ __all__ = [
 
 Result = TypeVar("Result")
 _LONG, _SHORT = 2000, 200
+_CONTACT = ("email", "mobile")  # how a user is to be reached, said there or heard by an agent
 _OPENING_SECONDS = 3.0
 _PURGE_SECONDS = 3600.0
 _SLICE = 500
@@ -175,7 +176,10 @@ class History:
     def open_ticket(
         self, conversation: str, turn: str, ticket: Ticket, reply_to: str = ""
     ) -> KeptTicket:
-        """Give a turn's ticket a number and store it; a turn has one ticket."""
+        """Give a turn's ticket a number and store it; a turn has one ticket.
+
+        Opened again, it takes what is said this time in the place of what was said before.
+        """
         values = {
             "state": "new",
             "urgent": int(ticket.reason == "urgent_account_security"),
@@ -183,7 +187,7 @@ class History:
             "created": self._clock(),
             "owner": "",
             "packet": orjson.dumps(_screened_ticket(ticket)).decode(),
-            "reply_to": _text(reply_to, LONGEST_REPLY_TO, spare=("email", "mobile")),
+            "reply_to": _text(reply_to, LONGEST_REPLY_TO, spare=_CONTACT),
         }
         delivery = secrets.token_urlsafe(18) if self._settings.webhook_url else ""
         key, of = _key(conversation), _key(turn)
@@ -196,15 +200,18 @@ class History:
         state: TicketState | None = None,
         owner: str | None = None,
         limit: int = 100,
-        before: int | None = None,
+        after: int | None = None,
+        *,
+        not_owner: str | None = None,
+        words: str = "",
     ) -> list[KeptTicket]:
         """Return tickets: new or claimed ones urgent first, then oldest first; else newest first.
 
-        `before` leaves out that number and all above it.
+        `after` is the number of the last ticket that was given, to go on behind it. `words` are the
+        number or part of the contact, the question or a note of the tickets that are wanted.
         """
-        return self._read(
-            lambda connection: rows.list_tickets(connection, state, owner, limit, before)
-        )
+        wanted = state, owner, not_owner, clean(words).strip(), limit, after
+        return self._read(lambda connection: rows.list_tickets(connection, *wanted))
 
     def ticket(self, number: int) -> KeptTicket:
         """Return a ticket; raise NotFound when there is none."""
@@ -215,25 +222,36 @@ class History:
         name, at = _name(agent), self._clock()
         return self._write(lambda connection: rows.claim(connection, number, name, at))
 
-    def release(self, number: int, agent: str) -> KeptTicket:
-        """Give an agent's ticket back to all; raise Taken when it is another's."""
-        name = _name(agent)
-        return self._write(lambda connection: rows.release(connection, number, name))
+    def take_over(self, number: int, agent: str, owner: str) -> KeptTicket:
+        """Make a ticket that `owner` holds an agent's; raise Taken when it is no longer so."""
+        name, of, at = _name(agent), clean(owner).strip(), self._clock()
+        return self._write(lambda connection: rows.take_over(connection, number, name, of, at))
+
+    def release(self, number: int, agent: str, anyones: bool = False) -> KeptTicket:
+        """Give a ticket back to all; raise Taken when it is another's, unless anyone's will do."""
+        name, at = _name(agent), self._clock()
+        return self._write(lambda connection: rows.release(connection, number, name, anyones, at))
+
+    def reopen(self, number: int, agent: str) -> KeptTicket:
+        """Make a closed ticket an agent's again; raise Taken when it is open and another's."""
+        name, at = _name(agent), self._clock()
+        return self._write(lambda connection: rows.reopen(connection, number, name, at))
 
     def close_ticket(self, number: int, agent: str, note: str = "") -> KeptTicket:
         """Close a ticket that is the agent's or nobody's; raise Taken when it is another's."""
-        name, at, text = _name(agent), self._clock(), _text(note)
+        name, at, text = _name(agent), self._clock(), _text(note, spare=_CONTACT)
         kept = self._age(at)
         return self._write(lambda connection: rows.close(connection, number, name, text, at, kept))
 
     def add_note(self, number: int, agent: str, text: str) -> KeptTicket:
         """Add an agent's note to a ticket."""
-        name, at, words = _name(agent), self._clock(), _required(text)
+        name, at, words = _name(agent), self._clock(), _required(text, _CONTACT)
         return self._write(lambda connection: rows.add_note(connection, number, name, words, at))
 
-    def counts(self) -> dict[str, int]:
-        """Count tickets by state."""
-        return self._read(rows.counts)
+    def counts(self, owner: str | None = None, words: str = "") -> dict[str, int]:
+        """Count tickets by state; as `tickets`, of an owner, or those that words are about."""
+        wanted = owner, clean(words).strip()
+        return self._read(lambda connection: rows.counts(connection, *wanted))
 
     # --- Proposals --------------------------------------------------------------------------
 
@@ -392,8 +410,8 @@ def _name(text: str) -> str:
     raise BadInput("名字是空的，请写明是谁。 / The name is empty: say who it is.")
 
 
-def _required(text: str) -> str:
-    if words := _text(text):
+def _required(text: str, spare: Sequence[str] = ()) -> str:
+    if words := _text(text, spare=spare):
         return words
     raise BadInput("备注是空的，请写点什么。 / The note is empty: write at least a word.")
 

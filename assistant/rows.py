@@ -19,6 +19,7 @@ from sqlalchemy import (
     literal_column,
     or_,
     select,
+    true,
     update,
 )
 
@@ -179,17 +180,33 @@ _TICKETS = (
 def add_ticket(
     connection: Connection, conversation: str, turn: str, values: Values, delivery: str
 ) -> KeptTicket:
-    """Store the ticket of a turn, once; with an id of a delivery, for the webhook too."""
+    """Store the ticket of a turn, once; with an id of a delivery, for the webhook too.
+
+    Opened again, it takes what is said this time in the place of what was said before.
+    """
     seq = _seq(connection, conversation, turn)
-    number = connection.scalar(select(tickets.c.number).where(tickets.c.turn == seq))
-    if number is None:
-        number = _new_key(connection.execute(insert(tickets), {"turn": seq, **values}))
-        if delivery:
-            waiting = {"id": delivery, "ticket": number, "due": values["created"]}
-            connection.execute(
-                insert(outbox), {**waiting, "state": "pending", "tries": 0, "error": ""}
-            )
+    asked = select(tickets.c.number, tickets.c.packet, tickets.c.reply_to)
+    kept = connection.execute(asked.where(tickets.c.turn == seq)).first()
+    if kept is not None:
+        again = update(tickets).where(tickets.c.number == kept.number)
+        connection.execute(again, _said_again(kept, values))
+        return ticket(connection, kept.number)
+    number = _new_key(connection.execute(insert(tickets), {"turn": seq, **values}))
+    if delivery:
+        waiting = {"id": delivery, "ticket": number, "due": values["created"]}
+        connection.execute(insert(outbox), {**waiting, "state": "pending", "tries": 0, "error": ""})
     return ticket(connection, number)
+
+
+def _said_again(kept: Row[*tuple[Any, ...]], values: Values) -> Values:
+    """Return what of a ticket is new when it is opened again; what is left empty stays."""
+    packet, again = orjson.loads(kept.packet), orjson.loads(values["packet"])
+    said = {one["item"]: one for one in again["filled"] if one["text"]}
+    packet["filled"] = [said.get(one["item"], one) for one in packet["filled"]]
+    return {
+        "packet": orjson.dumps(packet).decode(),
+        "reply_to": values["reply_to"] or kept.reply_to,
+    }
 
 
 def ticket(connection: Connection, number: int) -> KeptTicket:
@@ -204,20 +221,51 @@ def list_tickets(
     connection: Connection,
     state: TicketState | None,
     owner: str | None,
+    not_owner: str | None,
+    words: str,
     limit: int,
-    before: int | None,
+    after: int | None,
 ) -> list[KeptTicket]:
     """Return tickets; open ones urgent first, then oldest first; else newest first."""
-    asked = _TICKETS.limit(limit)
+    asked = _TICKETS.where(_holds(words)).limit(limit)
     if state is not None:
         asked = asked.where(tickets.c.state == state)
     if owner is not None:
         asked = asked.where(tickets.c.owner == owner)
-    if before is not None:
-        asked = asked.where(tickets.c.number < before)
+    if not_owner is not None:
+        asked = asked.where(tickets.c.owner != not_owner)
     if state in ("new", "claimed"):
+        if after is not None:
+            asked = asked.where(_behind(after))
         return _tickets(connection, asked.order_by(tickets.c.urgent.desc(), tickets.c.number))
+    if after is not None:
+        asked = asked.where(tickets.c.number < after)
     return _tickets(connection, asked.order_by(tickets.c.number.desc()))
+
+
+def _behind(after: int) -> ColumnElement[bool]:
+    """Tell what stands behind a ticket among open ones, whatever became of it meanwhile."""
+    place = tickets.alias()
+    urgent = select(place.c.urgent).where(place.c.number == after).scalar_subquery()
+    # Behind one that was withdrawn some are shown twice, which is better than not at all.
+    at = func.coalesce(urgent, 1)
+    return or_(tickets.c.urgent < at, and_(tickets.c.urgent == at, tickets.c.number > after))
+
+
+def _holds(words: str) -> ColumnElement[bool]:
+    """Tell which tickets words are about: as number, contact, or part of question or notes."""
+    if not words:
+        return true()
+    digits = words.lstrip("#＃")
+    number = int(digits) if digits.isascii() and digits.isdigit() and len(digits) < 10 else 0
+    contact = func.replace(tickets.c.reply_to, " ", "")
+    noted = select(notes.c.ticket).where(notes.c.text.icontains(words, autoescape=True))
+    return or_(
+        tickets.c.number == number,
+        contact.icontains(words.replace(" ", ""), autoescape=True),
+        turns.c.question.icontains(words, autoescape=True),
+        tickets.c.number.in_(noted),
+    )
 
 
 def tickets_of(connection: Connection, conversation: str) -> list[KeptTicket]:
@@ -226,9 +274,13 @@ def tickets_of(connection: Connection, conversation: str) -> list[KeptTicket]:
     return _tickets(connection, asked)
 
 
-def counts(connection: Connection) -> dict[str, int]:
+def counts(connection: Connection, owner: str | None, words: str) -> dict[str, int]:
     """Count tickets by state."""
     asked = select(tickets.c.state, func.count()).group_by(tickets.c.state)
+    if words:
+        asked = asked.join(turns, turns.c.seq == tickets.c.turn).where(_holds(words))
+    if owner is not None:
+        asked = asked.where(tickets.c.owner == owner)
     return {"new": 0, "claimed": 0, "closed": 0} | dict(connection.execute(asked).tuples().all())
 
 
@@ -243,21 +295,61 @@ def claim(connection: Connection, number: int, agent: str, now: datetime) -> Kep
     return found
 
 
-def release(connection: Connection, number: int, agent: str) -> KeptTicket:
-    """Give an agent's ticket back to all."""
-    mine = and_(tickets.c.number == number, tickets.c.owner == agent, tickets.c.state == "claimed")
+def take_over(
+    connection: Connection, number: int, agent: str, owner: str, now: datetime
+) -> KeptTicket:
+    """Make a ticket that its owner holds an agent's; exactly one of many wins."""
+    won = connection.execute(
+        update(tickets).where(_held(number, owner)), {"owner": agent, "claimed": now}
+    ).rowcount
+    found = ticket(connection, number)
+    if not won and (found.owner, found.state) != (agent, "claimed"):
+        raise _taken(found)
+    if not won or owner == agent:
+        return found
+    words = f"接手，原来由 {owner} 处理。 / Taken over from {owner}."
+    return add_note(connection, number, agent, words, now)
+
+
+def release(
+    connection: Connection, number: int, agent: str, anyones: bool, now: datetime
+) -> KeptTicket:
+    """Give an agent's ticket, or anyone's, back to all."""
+    owner = ticket(connection, number).owner if anyones else agent
     free = {"owner": "", "state": "new", "claimed": None}
-    done = connection.execute(update(tickets).where(mine), free).rowcount
+    done = connection.execute(update(tickets).where(_held(number, owner)), free).rowcount
     found = ticket(connection, number)
     if not done and found.state != "new":
         raise _taken(found)
+    if not done or owner == agent:
+        return found
+    words = f"放回，原来由 {owner} 处理。 / Released from {owner}."
+    return add_note(connection, number, agent, words, now)
+
+
+def reopen(connection: Connection, number: int, agent: str, now: datetime) -> KeptTicket:
+    """Make a closed ticket an agent's again; exactly one of many wins."""
+    closed = and_(tickets.c.number == number, tickets.c.state == "closed")
+    taken = {"owner": agent, "state": "claimed", "claimed": now, "closed": None}
+    if connection.execute(update(tickets).where(closed), taken).rowcount:
+        return add_note(connection, number, agent, "重新打开。 / Reopened.", now)
+    found = ticket(connection, number)
+    if (found.owner, found.state) != (agent, "claimed"):
+        raise _taken(found)
     return found
+
+
+def _held(number: int, owner: str) -> ColumnElement[bool]:
+    return and_(tickets.c.number == number, tickets.c.owner == owner, tickets.c.state == "claimed")
 
 
 def close(
     connection: Connection, number: int, agent: str, text: str, now: datetime, kept: float
 ) -> KeptTicket:
-    """Close a ticket that is the agent's or nobody's; its age counts from now."""
+    """Close a ticket that is the agent's or nobody's; its age counts from now.
+
+    Closed again, as in a second tab, it keeps a note that it lacks.
+    """
     open_ = and_(
         tickets.c.number == number,
         tickets.c.owner.in_(("", agent)),
@@ -269,7 +361,9 @@ def close(
     if not done:
         if found.owner != agent:
             raise _taken(found)
-        return found
+        said = [note.text for note in found.notes if note.author == agent]
+        again = not text or said[-1:] == [text]
+        return found if again else add_note(connection, number, agent, text, now)
     together = turns.c.conversation == found.conversation
     connection.execute(update(turns).where(together, turns.c.kept < kept), {"kept": kept})
     return add_note(connection, number, agent, text, now) if text else found
@@ -286,11 +380,16 @@ def add_note(
 
 
 def _taken(found: KeptTicket) -> Taken:
-    owner = found.owner or "-"
+    number, owner, state = found.number, found.owner, found.state
+    if not owner:
+        words = (
+            f"第 {number} 号工单没有人在处理（{state}）。 / Ticket {number} is nobody's ({state})."
+        )
+        return Taken(words, owner)
     return Taken(
-        f"第 {found.number} 号工单已由 {owner} 处理（{found.state}）。 / "
-        f"Ticket {found.number} is {owner}'s ({found.state}).",
-        found.owner,
+        f"第 {number} 号工单已由 {owner} 处理（{state}）。 / "
+        f"Ticket {number} is {owner}'s ({state}).",
+        owner,
     )
 
 

@@ -299,6 +299,56 @@ def test_of_two_who_claim_at_once_one_has_it(client):
         assert winner.json()["owner"] in loser.json()["detail"]
 
 
+def test_what_another_holds_is_taken_over_and_by_a_maintainer_given_back(client):
+    path = f"/api/v1/tickets/{ticket(client)[0]['number']}"
+    held = client.post(f"{path}/claim", headers=AS_MAINTAINER).json()["owner"]
+    for change in ("claim", "release", "close"):
+        assert client.post(f"{path}/{change}", headers=AS_AGENT).status_code == 409
+    took = {"json": {"owner": held}, "headers": AS_AGENT}
+    taken = client.post(f"{path}/takeover", **took).json()
+    assert (taken["owner"], held in taken["notes"][-1]["text"]) == ("agent", True)
+    late = client.post(f"{path}/takeover", json={"owner": "ming"}, headers=AS_MAINTAINER)
+    assert late.status_code == 409
+    assert client.post(f"{path}/takeover", headers=AS_AGENT).status_code == 422
+    assert client.post(f"{path}/release", headers=AS_MAINTAINER).json()["owner"] == ""
+
+
+def test_a_closed_ticket_is_opened_again(client):
+    path = f"/api/v1/tickets/{ticket(client)[0]['number']}"
+    assert client.post(f"{path}/reopen", headers=AS_AGENT).status_code == 409
+    client.post(f"{path}/close", headers=AS_MAINTAINER)
+    opened = client.post(f"{path}/reopen", headers=AS_AGENT).json()
+    assert (opened["state"], opened["owner"], opened["closed"]) == ("claimed", "agent", None)
+    assert client.post(f"{path}/reopen", headers=AS_MAINTAINER).status_code == 409
+
+
+def test_what_is_said_of_the_same_turn_later_is_added_to_its_ticket(client):
+    opened, place = ticket(client)
+    path = f"/api/v1/tickets/{opened['number']}"
+    before = client.get(path, headers=AS_AGENT).json()
+    item = before["packet"]["filled"][1]["item"]
+    again = post(client, "tickets", **place, filled={item: "昨天"}, reply_to="c@d.example")
+    assert (again.status_code, again.json()) == (201, opened)
+    after = client.get(path, headers=AS_AGENT).json()
+    assert after["reply_to"] == "c@d.example"
+    assert [one["text"] for one in after["packet"]["filled"][:2]] == ["尾号 1234", "昨天"]
+
+
+def test_tickets_are_listed_to_the_end_and_found_by_words(client):
+    numbers = [ticket(client)[0]["number"] for _ in range(3)]
+    shown, last = [], {}
+    while page := client.get(
+        "/api/v1/tickets", params={"state": "new", "limit": 2, **last}, headers=AS_AGENT
+    ).json()["tickets"]:
+        shown += [one["number"] for one in page]
+        last = {"after": shown[-1]}
+    assert len(shown) == len(set(shown))
+    assert set(numbers) <= set(shown)
+    asked = {"q": f"#{numbers[0]}", "state": "new"}
+    found = client.get("/api/v1/tickets", params=asked, headers=AS_AGENT).json()["tickets"]
+    assert numbers[0] in [one["number"] for one in found]
+
+
 def test_only_what_the_checklist_asks_for_is_taken(client):
     given = asked(client, "我要转人工")
     place = {name: given[name] for name in ("conversation", "turn")}
@@ -872,7 +922,7 @@ def test_answers_are_what_the_document_says_they_are(client, documented, questio
 def test_requests_shown_by_the_page_are_taken_as_they_are(client):
     page = client.get("/docs").text
     shown = [shlex.split(unescape(one)) for one in re.findall(r"<pre[^>]*>(curl .*?)</pre>", page)]
-    assert len(shown) == 7
+    assert len(shown) == 8
     for words in shown:
         headers = [words[i + 1] for i, word in enumerate(words) if word == "-H"]
         signed_in = "Authorization: Bearer …" in headers
@@ -881,7 +931,7 @@ def test_requests_shown_by_the_page_are_taken_as_they_are(client):
         assert url.startswith(str(client.base_url))
         assert signed_in == (client.post(url, content=body, headers=JSON).status_code == 401)
         answer = client.post(url, content=body, headers=headers)
-        assert answer.status_code in (200, 204, 404), (url, answer.text)  # its ids are made up
+        assert answer.status_code in (200, 204, 404, 409), (url, answer.text)  # its ids are made up
 
 
 def test_requests_shown_name_the_address_that_the_reader_came_by_and_nothing_else(client):
@@ -891,7 +941,7 @@ def test_requests_shown_name_the_address_that_the_reader_came_by_and_nothing_els
         ("localhost:81'$(id)'<b>", "http://localhost/api"),
     ):
         page = client.get("/docs", headers={"Host": host}).text
-        assert page.count(address) == 7
+        assert page.count(address) == 8
         assert "$(id)" not in page
 
 

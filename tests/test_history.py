@@ -123,6 +123,9 @@ def test_what_is_unknown_is_nothing_or_said_to_be_unknown(history, unknown):
         lambda: history.claim(7, "ann"),
         lambda: history.close_ticket(7, "ann"),
         lambda: history.release(7, "ann"),
+        lambda: history.release(7, "max", anyones=True),
+        lambda: history.take_over(7, "ann", "bob"),
+        lambda: history.reopen(7, "ann"),
         lambda: history.add_note(7, "ann", "hm"),
         lambda: history.decide(7, True, "ann"),
         lambda: history.redeliver(7),
@@ -285,13 +288,78 @@ def test_a_ticket_goes_from_new_to_claimed_to_closed(history):
         ("ann", "请看附件"),
         ("bob", "已解决"),
     ]
-    assert history.close_ticket(number, "bob", "又一次") == closed
+    assert history.close_ticket(number, "bob", "已解决") == history.close_ticket(number, "bob")
+    assert history.ticket(number) == closed
+    assert history.close_ticket(number, "bob", "另外写的").notes[-1].text == "另外写的"
     for refused in (history.claim, history.release, history.close_ticket):
         with pytest.raises(Taken):
             refused(number, "ann")
     with pytest.raises(Taken):
         history.claim(number, "bob")
-    assert len(history.add_note(number, "ann", "补充").notes) == 3
+    assert len(history.add_note(number, "ann", "补充").notes) == 4
+
+
+def test_what_one_holds_another_takes_over_and_a_note_says_so(history):
+    number = handed_over(history).number
+    history.claim(number, "ming")
+    taken = history.take_over(number, "ann", "ming")
+    assert (taken.state, taken.owner) == ("claimed", "ann")
+    assert [(one.author, "ming" in one.text) for one in taken.notes] == [("ann", True)]
+    assert history.take_over(number, "ann", "ming") == taken
+    assert history.take_over(number, "ann", "ann").notes == taken.notes
+    for owner in ("ming", "", "bob"):
+        with pytest.raises(Taken) as said:
+            history.take_over(number, "bob", owner)
+        assert said.value.owner == "ann"
+    with pytest.raises(Taken):
+        history.release(number, "ming")
+    history.release(number, "ann")
+    with pytest.raises(Taken):
+        history.take_over(number, "bob", "")
+
+
+def test_a_maintainer_gives_back_what_anyone_holds(history):
+    number = handed_over(history).number
+    history.claim(number, "ming")
+    free = history.release(number, "max", anyones=True)
+    assert (free.state, free.owner, free.claimed) == ("new", "", None)
+    assert [(one.author, "ming" in one.text) for one in free.notes] == [("max", True)]
+    assert history.release(number, "max", anyones=True) == free
+    history.claim(number, "max")
+    assert history.release(number, "max", anyones=True).notes == free.notes
+    history.close_ticket(number, "ann")
+    with pytest.raises(Taken):
+        history.release(number, "max", anyones=True)
+
+
+def test_a_closed_ticket_is_opened_again_by_one_who_owns_it_then(history):
+    number = handed_over(history).number
+    with pytest.raises(Taken):
+        history.reopen(number, "ann")
+    history.close_ticket(number, "ann")
+    opened = history.reopen(number, "bob")
+    assert (opened.state, opened.owner, opened.closed) == ("claimed", "bob", None)
+    assert [one.author for one in opened.notes] == ["bob"]
+    assert history.reopen(number, "bob") == opened
+    with pytest.raises(Taken):
+        history.reopen(number, "ann")
+
+
+@pytest.mark.parametrize("change", ["take_over", "reopen"])
+def test_of_twenty_that_want_a_ticket_of_another_exactly_one_wins(history, where, change):
+    number = handed_over(history).number
+    history.claim(number, "ming")
+    if change == "reopen":
+        history.close_ticket(number, "ming")
+    given = ("ming",) if change == "take_over" else ()
+    others = [history, History.open(where)]
+    wanted = together(20, lambda i: getattr(others[i % 2], change)(number, f"agent {i}", *given))
+    (won,) = [one for one in wanted if not isinstance(one, Exception)]
+    lost = [one for one in wanted if isinstance(one, Taken)]
+    assert [one.owner for one in lost] == [won.owner] * 19
+    assert history.ticket(number) == won
+    assert [one.author for one in won.notes] == [won.owner]
+    others[1].close()
 
 
 def test_who_closes_a_ticket_of_nobody_owns_it(history):
@@ -322,9 +390,73 @@ def test_urgent_tickets_come_first_then_the_oldest_and_closed_ones_newest_first(
         history.close_ticket(number, "bob" if number == urgent else "ann")
     assert [one.number for one in history.tickets("closed")] == [c, urgent, a]
     assert [one.number for one in history.tickets("closed", limit=1)] == [c]
-    assert [one.number for one in history.tickets("closed", before=c)] == [urgent, a]
+    assert [one.number for one in history.tickets("closed", after=c)] == [urgent, a]
     assert [one.number for one in history.tickets()] == [c, b, urgent, a]
     assert history.counts() == {"new": 1, "claimed": 0, "closed": 3}
+
+
+def pages_of(history, state, **more):
+    """Go through tickets one at a time, by their own numbers."""
+    found, after = [], None
+    while page := history.tickets(state, limit=1, after=after, **more):
+        after = page[0].number
+        found.append(after)
+    return found
+
+
+def test_every_list_is_gone_through_to_its_end(history):
+    reasons = ("low_confidence", "urgent_account_security", "ambiguous", "urgent_account_security")
+    a, urgent, b, last = opened = [handed_over(history, reason=one).number for one in reasons]
+    assert pages_of(history, "new") == [urgent, last, a, b]
+    assert pages_of(history, None) == opened[::-1]
+    history.claim(last, "ann")
+    assert [one.number for one in history.tickets("new", after=last)] == [a, b]
+    for number in (a, urgent, b):
+        history.claim(number, "bob")
+    assert pages_of(history, "claimed", not_owner="ann") == [urgent, a, b]
+    history.forget(history.ticket(urgent).conversation)
+    assert [one.number for one in history.tickets("claimed", after=urgent)] == [last, a, b]
+    for number in (a, b):
+        history.close_ticket(number, "bob")
+    assert pages_of(history, "closed") == [b, a]
+
+
+def test_tickets_are_found_by_number_contact_question_and_notes(history):
+    one = handed_over(history, "充值 100% 没到账", reply_to="+86 138 0013 8000").number
+    other = handed_over(history, "Where is My_Money", reply_to="a.b@example.com").number
+    history.add_note(other, "ann", "call 13900139000")
+    history.claim(other, "ann")
+
+    def found(words, **more):
+        return [ticket.number for ticket in history.tickets(words=words, **more)]
+
+    for words in (f"#{one}", f"＃{one} ", "13800138000", "138 0013", "100%", "没到账"):
+        assert found(words) == [one], words
+    assert found(f"{one}")[-1] == one
+    for words in ("A.B@", "my_money", "139001"):
+        assert found(words) == [other], words
+    for words in ("%", "_", "0%没", "\\", "/", "' OR 1=1 --", "١", "9" * 30, "packet"):
+        expected = {"%": [one], "_": [other]}.get(words, [])
+        assert found(words) == expected, words
+    assert found("", state="new") == found("\0 ", state="new") == [one]
+    assert found("138", state="claimed") == []
+    assert history.counts(words="my_money") == {"new": 0, "claimed": 1, "closed": 0}
+    assert history.counts("ann") == {"new": 0, "claimed": 1, "closed": 0}
+    assert history.counts("bob", "my_money") == {"new": 0, "claimed": 0, "closed": 0}
+
+
+def test_what_is_said_again_is_added_and_what_is_left_empty_stays(history):
+    conversation, (turn,) = keep(history, "转人工")
+
+    def opened(reply_to="", **filled):
+        return history.open_ticket(conversation, turn, ticket(**filled), reply_to)
+
+    first = opened(手机号="尾号 88", 订单号="")
+    added = opened("a@example.com", 手机号="", 订单号="1234")
+    assert added == replace(first, packet=added.packet, reply_to="a@example.com")
+    assert [one["text"] for one in added.packet["filled"]] == ["尾号 88", "1234"]
+    assert opened(手机号="", 订单号="") == added
+    assert opened("b@example.com").reply_to == "b@example.com"
 
 
 def test_the_number_of_a_forgotten_ticket_is_never_given_again(history):
@@ -413,6 +545,15 @@ def test_how_to_be_reached_is_kept_but_no_secret_in_it(history):
     assert "13800138000" in kept.reply_to
     assert "a.b@example.com" in kept.reply_to
     assert "hunter2xyz9" not in kept.reply_to
+
+
+def test_a_contact_heard_by_an_agent_is_kept_but_no_secret_beside_it(history):
+    told = "call 13800138000 or a.b@example.com, 密码是hunter2xyz9"
+    number = handed_over(history).number
+    for noted in (history.add_note(number, "ann", told), history.close_ticket(number, "bob", told)):
+        assert "call 13800138000 or a.b@example.com" in noted.notes[-1].text
+        assert "hunter2xyz9" not in noted.notes[-1].text
+    assert [one.author for one in history.ticket(number).notes] == ["ann", "bob"]
 
 
 def test_the_guides_own_words_are_not_masked(history):

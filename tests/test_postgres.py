@@ -133,7 +133,7 @@ def test_numbers_beyond_four_bytes_are_numbers(history, sql):
     assert opened.number == 6_000_000_000
     history.claim(opened.number, "ann")
     assert history.add_note(opened.number, "ann", "好").owner == "ann"
-    assert history.tickets(before=6_000_000_001)[0].number == opened.number
+    assert history.tickets(after=6_000_000_001)[0].number == opened.number
     assert history.turn(opened.turn).ticket == opened.number
 
 

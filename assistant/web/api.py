@@ -89,7 +89,11 @@ def _tickets(router: APIRouter, front: FrontDesk) -> None:
         "/tickets", status_code=201, response_model=bodies.Opened, responses=samples.OPENED
     )
     def open_ticket(body: bodies.Request) -> Response:
-        """Open the ticket of an answer that has a handoff; asked again, give the same."""
+        """Open the ticket of an answer that has a handoff.
+
+        A turn has one ticket: asked again, it is given again, and takes what is said this time in
+        the place of what was said before; what is left empty stays.
+        """
         ticket = front.open_ticket(body.conversation, body.turn, body.filled, body.reply_to)
         return _json(bodies.opened(ticket), 201)
 
@@ -99,13 +103,21 @@ def _tickets(router: APIRouter, front: FrontDesk) -> None:
         state: TicketState | None = None,
         mine: Annotated[bool, Query(description="those of the agent who asks alone")] = False,
         limit: Annotated[int, Query(ge=1, le=500)] = 100,
-        before: Annotated[
-            int | None, Query(ge=1, le=bodies.BEYOND, description="below this")
+        after: Annotated[
+            int | None,
+            Query(ge=1, le=bodies.BEYOND, description="number of the last ticket given before"),
         ] = None,
+        q: Annotated[
+            str, Query(max_length=200, description="number, or part of contact, question or note")
+        ] = "",
     ) -> Response:
-        """List tickets: open ones urgent first, then oldest first; closed ones newest first."""
+        """List tickets: those of state new or claimed urgent first, then oldest first.
+
+        All others come newest first. For those behind the last one given, send its number as
+        `after`, with the same other parameters; nothing more comes when that was all.
+        """
         owner = agent.name if mine else None
-        return _json({"tickets": history.tickets(state, owner, limit, before)})
+        return _json({"tickets": history.tickets(state, owner, limit, after, words=q)})
 
     @router.get("/tickets/{number}", **shown)
     def show_ticket(agent: Agent, number: Number) -> Response:
@@ -117,15 +129,28 @@ def _tickets(router: APIRouter, front: FrontDesk) -> None:
         """Make a ticket one's own; exactly one of several who try has it."""
         return _json(history.claim(number, agent.name))
 
+    @router.post("/tickets/{number}/takeover", **shown)
+    def take_over(agent: Agent, number: Number, body: bodies.Holder) -> Response:
+        """Make one's own what another holds; exactly one of several who try has it.
+
+        A note says who took it from whom.
+        """
+        return _json(history.take_over(number, agent.name, body.owner))
+
     @router.post("/tickets/{number}/release", **shown)
     def release(agent: Agent, number: Number) -> Response:
-        """Give a ticket back to all."""
-        return _json(history.release(number, agent.name))
+        """Give a ticket back to all; a maintainer may also give back what another holds."""
+        return _json(history.release(number, agent.name, agent.may("maintainer")))
 
     @router.post("/tickets/{number}/close", **shown)
     def close(agent: Agent, number: Number, body: bodies.Parting | None = None) -> Response:
         """Close a ticket, with a last note when there is something to say."""
         return _json(history.close_ticket(number, agent.name, body.note if body else ""))
+
+    @router.post("/tickets/{number}/reopen", **shown)
+    def reopen(agent: Agent, number: Number) -> Response:
+        """Make a closed ticket one's own again; exactly one of several who try has it."""
+        return _json(history.reopen(number, agent.name))
 
     @router.post("/tickets/{number}/notes", **shown)
     def add_note(agent: Agent, number: Number, body: bodies.Remark) -> Response:

@@ -142,6 +142,14 @@ class Parting(Body):
     note: Said = Field("", max_length=2000)
 
 
+class Holder(Body):
+    """Name who holds a ticket."""
+
+    owner: Text = Field(
+        min_length=1, max_length=100, description="of the ticket until now", examples=["ming"]
+    )
+
+
 class Span(Body):
     """Name a part of a document."""
 
