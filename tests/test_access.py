@@ -10,7 +10,7 @@ import threading
 import time
 from pathlib import Path
 from types import SimpleNamespace
-from urllib.parse import quote
+from urllib.parse import quote, urlencode
 
 import argon2
 import pytest
@@ -528,6 +528,7 @@ def test_who_is_wrong_is_told_so_in_the_same_words(client, fields):
     assert answer.headers["www-authenticate"].startswith("Bearer")
     assert "is not right" in answer.text
     assert fields_of(answer.text)["next"] == "/agent?x=1"
+    assert f'id="name" name="name" value="{fields.get("name", "")}"' in answer.text
     assert SESSION not in answer.cookies
     assert not fields.get("password") or fields["password"] not in answer.text
 
@@ -716,9 +717,37 @@ def test_a_form_sent_after_the_sign_in_ended_says_so(client):
     sent = {"note": "写了很久 <b>", "questions": " ", "form_token": "CANARY", "password": "CANARY"}
     answer = client.post("/agent/note", data=sent, headers=PAGE)
     assert answer.status_code == 401
-    assert "nothing was changed" in answer.text
+    assert "<h1>Your sign-in has ended</h1>" in answer.text
+    assert "Nothing was changed" in answer.text
     assert re.findall("<pre>(.*?)</pre>", answer.text) == ["写了很久 &lt;b&gt;"]
     assert "CANARY" not in answer.text
+
+
+@pytest.mark.parametrize(
+    ("page", "onward"),
+    [
+        ("http://127.0.0.1/agent/tickets/7?lang=en", "/agent/tickets/7?lang=en"),
+        ("https://help.example/maintain/gaps", "/maintain/gaps"),
+        ("http://127.0.0.1/docs", ""),
+        ("http://127.0.0.1//evil.example", ""),
+        ("http://127.0.0.1/\\evil.example", ""),
+        ("http://127.0.0.1/agent\\..//evil.example", ""),
+        ("//evil.example", ""),
+        ("/\\evil.example", ""),
+        ("https:", ""),
+        ("https:evil.example", ""),
+        ("javascript:/agent", "/agent"),  # but a path of ours
+        ("http://[", ""),
+        ("", ""),
+    ],
+)
+def test_whose_sign_in_ended_comes_back_to_where_the_form_was(client, page, onward):
+    answer = client.post("/agent/note", data={"note": "x"}, headers={**PAGE, "Referer": page})
+    there = html.unescape(re.search('<p><a href="(.*?)">', answer.text)[1])
+    assert there == ("/login?" + urlencode({"next": onward}) if onward else "/login")
+    form = {name: html.unescape(value) for name, value in fields_of(client.get(there).text).items()}
+    answer = client.post("/login", data={**form, "token": AGENT})
+    assert answer.headers["location"] == (onward or "/agent")
 
 
 def test_signing_out_needs_the_form_and_ends_the_session(client):

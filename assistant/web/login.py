@@ -3,7 +3,8 @@
 import logging
 import secrets
 from collections.abc import Awaitable, Callable
-from urllib.parse import quote
+from contextlib import suppress
+from urllib.parse import quote, urlsplit
 
 import anyio
 from fastapi import FastAPI
@@ -108,7 +109,7 @@ async def _sign_in(request: Request) -> Response:
         person = await anyio.to_thread.run_sync(access.by_password, name, password, limiter=limiter)
     if person is None:
         _log.warning("a sign-in failed from %s", request.client.host if request.client else "?")
-        return _form(request, 401, "wrong", form.get("next", ""))
+        return _form(request, 401, "wrong", form.get("next", ""), form.get("name", ""))
     return _let_in(request, person, form.get("next", ""))
 
 
@@ -126,7 +127,9 @@ async def _not_by_link() -> Response:
     return RedirectResponse("/login", 303)
 
 
-def _form(request: Request, status: int, trouble: str, onward: str = "") -> Response:
+def _form(
+    request: Request, status: int, trouble: str, onward: str = "", typed_name: str = ""
+) -> Response:
     """Write the sign-in page, bound to a cookie of this visit (a stranger cannot fill it in)."""
     access = _access(request)
     visit = request.cookies.get(_VISIT) or secrets.token_urlsafe(18)
@@ -138,6 +141,7 @@ def _form(request: Request, status: int, trouble: str, onward: str = "") -> Resp
         status,
         trouble=trouble or ("wrong" if "wrong" in asked else ""),
         next=local_path(onward or asked.get("next", "")),
+        typed_name=typed_name,
         takes_passwords=access.takes_passwords,
         takes_tokens=access.takes_tokens,
         visit_token=access.form_token(visit),
@@ -209,11 +213,28 @@ async def _old_form(request: Request, person: Person | None) -> Response:
 
 
 async def _refused(request: Request, person: Person | None, status: int, said: str) -> Response:
-    typed = await _typed(request)
-    page = office("refused.html", request, person, status, words=said, typed=typed)
+    page = office(
+        "refused.html",
+        request,
+        person,
+        status,
+        heading="ended" if status == 401 else "not_allowed",
+        words=said,
+        typed=await _typed(request),
+        onward=_page_left(request),
+    )
     if status == 401:
         page.headers.update(_CHALLENGE)
     return page
+
+
+def _page_left(request: Request) -> str:
+    """Return the page of ours for staff that a request was made from; "" when none is told."""
+    with suppress(ValueError):
+        left = urlsplit(request.headers.get("referer", ""))
+        path = left.path + (f"?{left.query}" if left.query else "")
+        return local_path(path) if path.startswith(tuple(_HOME.values())) else ""
+    return ""
 
 
 async def _typed(request: Request) -> list[str]:

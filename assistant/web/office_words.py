@@ -43,6 +43,7 @@ WORDS: dict[str, dict[Language, str]] = {
     "signed_in_as": {"zh": "已登录：{name}（{role}）", "en": "Signed in as {name} ({role})"},
     # --- Refusals
     "not_allowed": {"zh": "没有权限", "en": "Not allowed"},
+    "ended": {"zh": "登录已过期", "en": "Your sign-in has ended"},
     "only_for": {
         "zh": "这个页面只对{role}开放。您现在的身份是{mine}。",
         "en": "This page is for the role {role}. You are signed in with the role {mine}.",
@@ -52,8 +53,8 @@ WORDS: dict[str, dict[Language, str]] = {
         "en": "This form is out of date; nothing was changed. Go back, reload the page, try again.",
     },
     "signed_out": {
-        "zh": "登录已过期，没有做任何改动。请重新登录，再提交一次。",
-        "en": "Your sign-in has ended; nothing was changed. Sign in and send it once more.",
+        "zh": "没有做任何改动。请重新登录，再提交一次。",
+        "en": "Nothing was changed. Sign in and send it once more.",
     },
     "typed": {"zh": "您写的内容，请另外保存：", "en": "What you wrote, so that you can keep it:"},
     "back": {"zh": "返回", "en": "Back"},
