@@ -5,11 +5,13 @@ import hmac
 import json
 import logging
 import os
+import re
 import signal
 import subprocess
 import sys
 import threading
 import time
+from contextlib import closing
 from datetime import timedelta
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -24,6 +26,7 @@ from assistant.history import History, NotFound
 from assistant.webhook import _MOST_TRIES, Webhook, _wait
 
 TESTS = Path(__file__).parent
+DEPLOY = TESTS.parent / "docs" / "deploy.md"
 
 
 class Receiver:
@@ -163,6 +166,29 @@ def test_a_ticket_is_told_once_signed_and_whole(history, webhook, receiver, cloc
     later(clock)
     assert webhook.deliver() == 0
     assert len(receiver.told) == 1
+
+
+def test_the_check_in_the_documentation_tells_what_is_genuine(told, receiver):
+    """And its list of fields is that of what is sent."""
+    section = re.search(r"## The webhook\n(.*?)\n## ", DEPLOY.read_text("utf-8"), re.S)[1]
+    known = {}
+    exec(re.search(r"```python\n(.*?)```", section, re.S)[1], known)
+    is_genuine = known["is_genuine"]
+    with closing(History.open(told)) as history:
+        handed_over(history)
+        assert Webhook(history, told).deliver() == 1
+    ((_, headers, body),) = receiver.told
+    assert is_genuine(headers, body, "geheim-canary")
+    stamp = headers["X-Assistant-Timestamp"]
+    old = str(int(stamp) - 600)
+    signed = hmac.new(b"geheim-canary", f"{old}.".encode() + body, hashlib.sha256).hexdigest()
+    stale = {"X-Assistant-Timestamp": old, "X-Assistant-Signature": f"sha256={signed}"}
+    assert not is_genuine(stale, body, "geheim-canary")
+    assert not is_genuine({"X-Assistant-Timestamp": stamp}, body, "geheim-canary")
+    assert not is_genuine(headers, body + b" ", "geheim-canary")
+    assert not is_genuine(headers, body, "another")
+    fields = section[section.index("Fields: ") : section.index("Check it")]
+    assert set(re.findall(r"`(\w+)`", fields)) == json.loads(body).keys()
 
 
 @pytest.mark.parametrize("step", [500, 404, 302, "hang", "drip", "close"], ids=str)
