@@ -29,6 +29,7 @@ from assistant.frontdesk import FrontDesk, answer_of
 from assistant.handoff import ticket_text
 from assistant.history import History, NotFound
 from assistant.records import Document, Quote
+from assistant.screen import clean
 from assistant.settings import Settings
 from assistant.split import find_section
 from assistant.web.agent import agent_routes
@@ -143,6 +144,7 @@ def people(path: Path) -> None:
     add_user(path, "ann", "agent", "correct horse")
     line = re.search(r"password = .*", path.read_text())[0]
     tables = [f'[users."{name}"]\nrole = "agent"\n{line}\n' for name in AGENTS]
+    tables.append(f'[users."max"]\nrole = "maintainer"\n{line}\n')
     path.write_text("\n".join(tables))
 
 
@@ -353,6 +355,17 @@ def test_the_filters_offer_what_the_guide_has_and_keep_to_what_is_chosen(office,
     assert none.css_first("[role=status] a").attributes["href"].startswith("/agent?q=")
 
 
+@pytest.mark.parametrize("form", ["{}", "#{}", " ＃{} "])
+def test_the_number_of_a_ticket_offers_that_ticket(office, client, form):
+    number = office.ticket()
+    page = parsed(client.get("/agent", params={"q": form.format(number)}), 200)
+    link = page.css_first("main .notice a")
+    assert link.attributes["href"] == f"/agent/tickets/{number}"
+    assert not page.css("[role=alert]")
+    for none in ("99999", "#", "1e3", "９", "充值"):
+        assert not LexborHTMLParser(client.get("/agent", params={"q": none}).text).css(".notice")
+
+
 def test_a_question_with_errors_of_sound_says_what_was_looked_for(client):
     page = parsed(client.get("/agent", params={"q": "chongzhi mei daozhang"}))
     assert "“充值没到账”" in words(page, "[role=status]")
@@ -427,19 +440,55 @@ def test_an_empty_queue_says_so(client):
 
 
 @pytest.mark.usefixtures("queue_of_its_own")
-def test_a_full_queue_shows_the_first_and_leads_to_older_closed_ones(office, client, monkeypatch):
+def test_a_full_queue_leads_on_to_its_end_in_every_tab(office, client, monkeypatch):
     monkeypatch.setattr("assistant.web.agent_tickets._AT_ONCE", 2)
-    numbers = [office.ticket() for _ in range(3)]
-    assert WORDS["first_of"]["en"].format(count=2) in words(parsed(client.get("/agent/tickets")))
-    for number in numbers:
-        office.front.history.close_ticket(number, "ann")
-    shown, address = [], "/agent/tickets?state=closed"
-    while address:
-        page = parsed(client.get(address))
-        shown += [int(one.attributes["data-number"]) for one in page.css(".queue li")]
-        older = page.css_first("main a[href*='before=']")
-        address = older.attributes["href"] if older else None
-    assert shown == numbers[::-1]
+    history = office.front.history
+    asked = ("转人工", "我的账户被盗了", "转人工", "我要转人工")
+    a, urgent, b, c = map(office.ticket, asked)
+
+    def shown(tab, q=""):
+        found, page = [], parsed(client.get("/agent/tickets", params={"state": tab, "q": q}))
+        while True:
+            found.append([int(one.attributes["data-number"]) for one in page.css(".queue li")])
+            if not (more := page.css_first("#more")):
+                return found
+            page = parsed(client.get(more.attributes["href"]))
+
+    assert shown("new") == [[urgent, a], [b, c]]
+    assert shown("new", "转人工") == [[a, b], [c]]
+    for tab, agent in (("mine", "ann"), ("others", "bea")):
+        for number in (a, urgent, b):
+            history.claim(number, agent)
+        assert shown(tab) == [[urgent, a], [b]]
+        assert shown(tab, "转人") == [[a, b]]
+        for number in (a, urgent, b):
+            history.release(number, agent)
+    for number in (a, urgent, b):
+        history.close_ticket(number, "ann")
+    assert shown("closed") == [[b, urgent], [a]]
+    assert parsed(client.get("/agent/tickets?after=x")).css(".queue li")
+
+
+@pytest.mark.usefixtures("queue_of_its_own")
+def test_the_queue_is_filtered_in_every_tab_and_counts_what_matches(office, client):
+    number = office.ticket("我要转人工", reply_to="+86 138 0013 8000")
+    office.ticket("客服电话多少")
+    office.front.history.claim(number, "bea")
+    for q in (f"#{number}", "1380013", "我要转人工"):
+        page = parsed(client.get("/agent/tickets", params={"state": "others", "q": q}))
+        assert [one.attributes["data-number"] for one in page.css(".queue li")] == [str(number)]
+        assert page.css_first("#q").attributes["value"] == q
+        assert [one.text() for one in page.css(".count")] == ["0", "0", "1", "0"]
+        other = parsed(client.get(page.css_first("#tab-mine").attributes["href"]))
+        assert other.css_first("#q").attributes["value"] == q
+        assert WORDS["none_found"]["en"] in words(other)
+
+
+@pytest.mark.usefixtures("queue_of_its_own")
+def test_the_queue_shows_as_much_of_a_chinese_question_as_of_any(office, client):
+    number = office.ticket("转人工 " + "钱" * 400)
+    shown = words(parsed(client.get("/agent/tickets")), f"#ticket-{number}")
+    assert 190 < len(shown) <= 200
 
 
 @pytest.mark.parametrize(
@@ -516,6 +565,13 @@ def test_claim_release_note_and_close_change_the_ticket_and_lead_back_to_it(offi
     page = parsed(client.get(address))
     assert [one.css_first(".text").text() for one in page.css(".note")] == ["打过电话", "解决了"]
     assert not page.css("form[action$=claim], [formaction$=close]")
+    assert client.get(f"{address}/close?lang=zh").headers["location"] == f"{address}?lang=zh"
+    client.post(f"{address}/close", data={"note": "另一个窗口里写的"})
+    assert ticket(number).notes[-1].text == "另一个窗口里写的"
+    assert page.css_first("form[action$=reopen]")
+    answer = client.post(f"{address}/reopen")
+    assert (answer.status_code, answer.headers["location"]) == (303, address)
+    assert (ticket(number).state, ticket(number).owner) == ("claimed", "ann")
     hint = page.css_first("#note").attributes["aria-describedby"]
     assert page.css_first(f"#{hint}").text() == WORDS["note_hint"]["en"]  # no user reads a note
 
@@ -553,6 +609,36 @@ def test_what_is_anothers_stays_anothers_and_the_note_is_not_lost(office):
         office.front.history.close_ticket(number, "bea")
         page = parsed(client.post(f"/agent/tickets/{number}/claim"), 409)
         assert f"工单 {number} 已经结束。" in words(page)
+
+
+def test_what_another_holds_is_taken_over_by_a_button_that_names_them(office):
+    number = office.ticket()
+    address, history = f"/agent/tickets/{number}", office.front.history
+    history.claim(number, "ming")
+    with office.client("ann") as client, office.client("bea") as late:
+        form = parsed(client.get(address)).css_first("form[action$=takeover]")
+        assert form.css_first("button").text() == "Take it over from ming"
+        sent = {"owner": form.css_first("[name=owner]").attributes["value"]}
+        assert not parsed(client.get(address)).css("form[action$=release]")
+        assert client.post(f"{address}/takeover", data=sent).headers["location"] == address
+        page = parsed(late.post(f"{address}/takeover", data=sent), 409)
+        assert f"ann has ticket {number}." in words(page, "[role=alert]")
+        assert late.post(f"{address}/takeover").status_code == 409
+        assert "ming" in words(parsed(client.get(address)), ".note")
+    assert (history.ticket(number).owner, len(history.ticket(number).notes)) == ("ann", 1)
+
+
+def test_a_maintainer_gives_back_what_another_holds(office):
+    number = office.ticket()
+    office.front.history.claim(number, "ming")
+    with office.client(None) as client:
+        session = office.access.new_session(Person("max", "maintainer"))
+        client.cookies.set(SESSION, session, domain="127.0.0.1")
+        client.headers["x-form-token"] = office.access.form_token(session)
+        form = parsed(client.get(f"/agent/tickets/{number}")).css_first("form[action$=release]")
+        assert form.css_first("button").text() == "Release it for ming"
+        assert client.post(form.attributes["action"]).status_code == 303
+    assert office.front.history.ticket(number).owner == ""
 
 
 @pytest.mark.parametrize("note", ["", " \n", "\u200b", "\x00"])
@@ -641,8 +727,9 @@ def test_a_ticket_can_be_had_as_text(office, language):
     assert answer.headers["content-disposition"] == f'attachment; filename="ticket-{number}.txt"'
     kept = office.front.history.ticket(number)
     assert ticket_text(packet_of(kept)) in answer.text
-    assert "a@b.example" in answer.text
-    assert answer.text.endswith("bea: 打过电话\n")
+    assert answer.text.startswith(f"工单 {number}\n")
+    assert "怎么联系用户: a@b.example" in answer.text
+    assert re.search(r"\n\d{4}-\d\d-\d\d \d\d:\d\d UTC bea: 打过电话\n$", answer.text)
 
 
 def test_when_the_index_has_moved_on_the_ticket_says_so_of_each_passage(tmp_path, encoder):
@@ -716,6 +803,15 @@ def test_a_ticket_is_proposed_with_its_question_and_number(office, client):
     assert (kept.answer, kept.passage, kept.origin) == ("在应用里申请", "", f"ticket {number}")
 
 
+def test_what_the_guide_does_not_cover_is_proposed_in_own_words(office, client):
+    number = office.ticket("火星上怎么种土豆")
+    assert office.front.history.ticket(number).reason == "out_of_guide"
+    form = parsed(client.get(f"/agent/propose?ticket={number}"))
+    assert form.css_first("#passage").attributes["value"] == ""
+    assert form.css_first("#by-own[checked]")
+    assert not form.css(".warning")
+
+
 @pytest.mark.parametrize(
     ("given", "key"),
     [
@@ -724,6 +820,7 @@ def test_a_ticket_is_proposed_with_its_question_and_number(office, client):
         ({"questions": "怎么退款", "passage": f"{GUIDE}#没有这一节"}, "no_section"),
         ({"questions": "怎么退款", "passage": ""}, "no_section"),
         ({"questions": "怎么退款", "by": "own", "answer": " \u200b"}, "no_answer"),
+        ({"questions": "怎么退款", "passage": GUIDE, "answer": "在应用里申请"}, "own_left_out"),
         ({"questions": "怎么退款", "by": "own", "answer": "字" * 10_001}, "too_long"),
         ({}, "no_question"),
     ],
@@ -736,6 +833,7 @@ def test_a_proposal_that_is_none_is_refused_and_stands_in_the_form_again(
     assert words(page, "[role=alert]").split("“")[0].startswith(WORDS[key]["en"].split("{")[0][:20])
     assert page.css_first("#questions").text().strip() == given.get("questions", "").strip()
     assert bool(page.css("input[value=own][checked]")) == (given.get("by") == "own")
+    assert page.css_first("#answer").text().strip("\n") == clean(given.get("answer", "")).strip()
     assert len(office.front.history.proposals()) == before
 
 
@@ -990,6 +1088,66 @@ def test_an_answer_is_looked_up_and_copied_by_keyboard_alone(office, desk_of):
     assert office.url in copied
 
 
+def test_the_first_copy_is_one_tab_away_from_a_search(desk_of):
+    page = desk_of("/agent")
+    page.keyboard.type("充值没到账怎么办")
+    page.keyboard.press("Enter")
+    page.wait_for_url("**q=%E5%85%85**")
+    until(page, "document.activeElement.matches('main [role=status]')")
+    page.keyboard.press("Tab")
+    assert page.evaluate("document.activeElement.dataset.copy") == "text-1"
+
+
+def test_a_passage_on_a_ticket_is_copied_with_its_source(office, desk_of):
+    number = office.ticket()
+    page = desk_of(f"/agent/tickets/{number}")
+    page.click("[data-copy=markdown-1]")
+    page.wait_for_selector("[data-copy=markdown-1][data-done]")
+    copied = page.evaluate("navigator.clipboard.readText()")
+    quote = packet_of(office.front.history.ticket(number)).quotes[0]
+    assert copied == page.text_content("#markdown-1")
+    assert f"`{quote.path}`, {quote.start}–{quote.end}" in copied
+    assert office.url in copied
+
+
+def test_who_writes_an_answer_of_their_own_has_chosen_it(desk_of):
+    page = desk_of("/agent/propose")
+    assert page.is_checked("#by-reference")
+    page.fill("#answer", "在应用里申请")
+    assert page.is_checked("#by-own")
+
+
+def test_what_is_half_written_outlives_a_change_of_the_language(office, desk_of):
+    number, other = office.ticket(), office.ticket()
+    page = desk_of(f"/agent/tickets/{number}")
+    page.fill("#note", "写了一半")
+    page.click("header a[hreflang]")
+    page.wait_for_url("**lang=zh")
+    assert page.input_value("#note") == "写了一半"
+    page.goto(f"{office.url}/agent/tickets/{other}")
+    assert page.input_value("#note") == ""
+    page.goto(f"{office.url}/agent/propose")
+    page.fill("#questions", "怎么退款")
+    page.fill("#answer", "在应用里申请")
+    page.click("header a[hreflang]")
+    page.wait_for_url("**lang=en")
+    assert page.input_value("#questions") == "怎么退款"
+    assert page.input_value("#answer") == "在应用里申请"
+    assert page.is_checked("#by-own")
+
+
+@pytest.mark.parametrize("locale", ["zh-CN", "en-GB"])
+def test_on_a_phone_a_long_question_is_folded_above_what_can_be_done(office, desk_of, locale):
+    number = office.ticket("我要转人工，" + "钱还是没有到账。" * 100)
+    page = desk_of(f"/agent/tickets/{number}", width=390, locale=locale)
+    button = page.locator("form[action$=claim] button")
+    assert button.bounding_box()["y"] < 844
+    folded = page.locator(".said").bounding_box()["height"]
+    page.click("summary .whole")
+    assert page.locator(".said").bounding_box()["height"] > 3 * folded
+    assert page.inner_text(".said") == office.front.history.ticket(number).question
+
+
 def test_the_slash_is_a_slash_where_one_types(desk_of):
     page = desk_of("/agent")
     page.fill("#q", "a")
@@ -1051,12 +1209,12 @@ def test_a_ticket_is_claimed_noted_and_closed_by_keyboard_alone(office, desk_of)
     tab_to(f"Claim Ticket {number}")
     page.keyboard.press("Enter")
     page.wait_for_url(f"**/agent/tickets/{number}")
-    page.get_by_label("Reply note").focus()
+    page.get_by_label("Note").focus()
     page.keyboard.type("打过电话")
     tab_to("Add the note")
     page.keyboard.press("Enter")
     page.wait_for_selector(".note")
-    page.get_by_label("Reply note").focus()
+    page.get_by_label("Note").focus()
     page.keyboard.type("解决了")
     tab_to("Close the ticket")
     page.keyboard.press("Enter")

@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 
 from fastapi import APIRouter
@@ -21,15 +22,15 @@ from assistant.web.agent_page import (
     AgentRoute,
     Words,
     agent_page,
+    is_number,
     packet_of,
     speech,
     ticket_number,
 )
 from assistant.web.agent_tickets import Tickets
 from assistant.web.agent_words import Say
-from assistant.web.evidence import as_markdown, contents, look_up
+from assistant.web.evidence import contents, look_up
 from assistant.web.office import language_of
-from assistant.web.render import source_url
 from assistant.web.wording import half
 
 _MOST_LISTED = 500  # documents, and headings, that a list to choose from may have
@@ -82,12 +83,12 @@ class _Pages:
         self, request: Request, person: Agent, q: str = "", path: str = "", section: str = ""
     ) -> Response:
         """Show the search and, for a question, what was found and why."""
-        findings, trouble = None, ""
+        findings, trouble, ticket = None, "", self._ticket_named(q)
         if q:
             try:
                 findings = look_up(self._front, q, path, section)
             except BadInput as error:
-                trouble = half(str(error), language_of(request))
+                trouble = "" if ticket else half(str(error), language_of(request))
         known = contents(self._front.desk.index)
         headings = known.headings
         if sum(map(len, headings.values())) > _MOST_LISTED:
@@ -103,12 +104,21 @@ class _Pages:
             section=section,
             findings=findings,
             trouble=trouble,
+            ticket=ticket,
             titles=known.titles,
             headings=headings,
             most=_MOST_LISTED,
             longest=self._front.settings.max_question_chars,
-            markdown=lambda quote: as_markdown(quote, _absolute(request, source_url(quote))),
         )
+
+    def _ticket_named(self, words: str) -> int | None:
+        """Return the number of the ticket that words like "#12" or "12" name, if it is there."""
+        number = words.strip().lstrip("#＃")
+        if not is_number(number):
+            return None
+        with suppress(NotFound, NotSaved):
+            return self._front.history.ticket(int(number)).number
+        return None
 
     # --- Proposing ------------------------------------------------------------------------------
 
@@ -117,12 +127,15 @@ class _Pages:
     ) -> Response:
         """Show the form of a proposal, filled from a passage that was found or from a ticket."""
         quotes: Sequence[Quote] = ()
+        own = False
         if ticket:
             kept = self._front.history.ticket(ticket_number(ticket))
-            question, quotes = kept.question, packet_of(kept).quotes[:1]
+            own = kept.reason == "out_of_guide"
+            question, quotes = kept.question, () if own else packet_of(kept).quotes[:1]
         passage = self._reference(chunk, quotes)
         gone = bool(chunk or quotes) and not passage
-        return self._form(request, person, _Draft(question, passage, ticket=ticket), gone=gone)
+        draft = _Draft(question, passage, own=own, ticket=ticket)
+        return self._form(request, person, draft, gone=gone)
 
     def propose(
         self,
@@ -203,6 +216,8 @@ class _Pages:
             raise BadInput(tell("no_answer"))
         if len(draft.answer) > _LONGEST_ANSWER:
             raise BadInput(tell("too_long", most=_LONGEST_ANSWER, count=len(draft.answer)))
+        if not draft.own and draft.answer:
+            raise BadInput(tell("own_left_out"))
         if not draft.own and not self._is_section(draft.passage):
             raise BadInput(tell("no_section", words=draft.passage[:100]))
         longest = self._front.settings.max_question_chars
@@ -214,7 +229,3 @@ class _Pages:
         except BadInput:
             return False
         return True
-
-
-def _absolute(request: Request, path: str) -> str:
-    return str(request.base_url).rstrip("/") + path

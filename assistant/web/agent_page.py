@@ -20,6 +20,7 @@ from assistant.handoff import REASONS
 from assistant.history import KeptTicket, NotFound, NotSaved
 from assistant.records import Quote, Ticket
 from assistant.web.agent_words import Say, ago, say_to_agent
+from assistant.web.evidence import as_markdown
 from assistant.web.login import needs, person_of
 from assistant.web.office import language_of, office
 from assistant.web.render import marked, source_url
@@ -69,9 +70,14 @@ async def _refusal(request: Request, status: int, heading: str, words: str) -> R
     )
 
 
+def is_number(words: str) -> bool:
+    """Tell whether words may be the number of a ticket."""
+    return words.isascii() and words.isdigit() and len(words) <= _DIGITS
+
+
 def ticket_number(number: str) -> int:
     """Read the number of a ticket from an address; raise NotFound for what is none."""
-    if not (number.isascii() and number.isdigit() and len(number) <= _DIGITS):
+    if not is_number(number):
         raise NotFound(f"{number[:20]!r} is no number of a ticket")
     return int(number)
 
@@ -107,8 +113,13 @@ def agent_page(
         "marked": _marked,
         "spoken": lambda words: tag(language_of_text(words)),
         "source_url": source_url,
+        "markdown": lambda quote: as_markdown(quote, _absolute(request, source_url(quote))),
     }
     return office(name, request, person, status, **{**known, **values})
+
+
+def _absolute(request: Request, path: str) -> str:
+    return str(request.base_url).rstrip("/") + path
 
 
 def _marked(quote: Quote, question: str) -> Markup:

@@ -97,6 +97,11 @@ WORDS: dict[str, dict[Language, str]] = {
         "en": "At most {most} characters are taken; these are {count}.",
     },
     "no_answer": {"zh": "请写下答案。", "en": "Write the answer."},
+    "own_left_out": {
+        "zh": "您写了答案，选的却是“指南里的一节”：请改选“我写的文字”，或者清空答案。",
+        "en": "You wrote an answer, but “a section of the guide” is chosen: choose your own words, "
+        "or empty the answer.",
+    },
     "no_section": {
         "zh": "指南里没有“{words}”这一节，请写成 文件#标题。",
         "en": "The guide has no section “{words}”; write it as file#heading.",
@@ -114,8 +119,11 @@ WORDS: dict[str, dict[Language, str]] = {
     "none_mine": {"zh": "您手上没有工单。", "en": "You have no ticket."},
     "none_others": {"zh": "同事手上没有工单。", "en": "Nobody else has a ticket."},
     "none_closed": {"zh": "没有已结束的工单。", "en": "No ticket was closed."},
-    "first_of": {"zh": "这里是前 {count} 张。", "en": "These are the first {count}."},
-    "older": {"zh": "更早的", "en": "Older ones"},
+    "none_found": {"zh": "这一栏里没有符合的工单。", "en": "No ticket here matches."},
+    "find": {"zh": "编号、联系方式或文字", "en": "Number, contact or text"},
+    "filter": {"zh": "筛选", "en": "Filter"},
+    "unfiltered": {"zh": "显示全部", "en": "Show all"},
+    "more": {"zh": "接下来的工单", "en": "The tickets after these"},
     "ticket": {"zh": "工单 {number}", "en": "Ticket {number}"},
     "urgent": {"zh": "紧急", "en": "Urgent"},
     "reason": {"zh": "原因", "en": "Reason"},
@@ -141,14 +149,21 @@ WORDS: dict[str, dict[Language, str]] = {
     "arrived": {"zh": "有新的工单", "en": "A new ticket has come in"},
     # One ticket
     "claim": {"zh": "认领", "en": "Claim"},
+    "take_over": {"zh": "从 {owner} 那里接手", "en": "Take it over from {owner}"},
     "release": {"zh": "放回", "en": "Release"},
+    "release_of": {"zh": "替 {owner} 放回", "en": "Release it for {owner}"},
+    "reopen": {"zh": "重新打开", "en": "Reopen"},
+    "whole_question": {"zh": "显示全文", "en": "Show all of it"},
     "close": {"zh": "结束工单", "en": "Close the ticket"},
     "notes": {"zh": "备注", "en": "Notes"},
     "no_notes": {"zh": "还没有备注。", "en": "No notes yet."},
-    "note": {"zh": "回复备注", "en": "Reply note"},
+    "note": {"zh": "备注", "en": "Note"},
     "note_hint": {
-        "zh": "备注只有同事能看到；请用用户留下的联系方式回复用户。",
-        "en": "Colleagues alone see notes; answer the user where they asked to be reached.",
+        "zh": "备注只有同事能看到；请用用户留下的联系方式回复用户。手机号和邮箱会原样保留，"
+        "密码、验证码、卡号等会被遮住。",
+        "en": "Colleagues alone see notes; answer the user where they asked to be reached. Mobile "
+        "numbers and e-mail addresses are kept; passwords, codes, card numbers and the like are "
+        "masked.",
     },
     "add_note": {"zh": "记下", "en": "Add the note"},
     "no_note": {"zh": "备注是空的。", "en": "The note is empty."},

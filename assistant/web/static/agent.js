@@ -25,6 +25,12 @@ for (const sections of document.querySelectorAll("[data-follows]")) {
   follow();
 }
 
+// Who writes an answer of their own means it to be the answer.
+for (const field of document.querySelectorAll("[data-chooses]"))
+  field.addEventListener("input", () => {
+    document.getElementById(field.dataset.chooses).checked = true;
+  });
+
 // Where the clipboard is closed to pages, the words to copy are shown, for office.js selects them.
 document.addEventListener("click", (event) => {
   const button = event.target.closest("[data-copy]");

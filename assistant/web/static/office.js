@@ -17,6 +17,20 @@ document.addEventListener("click", async (event) => {
   setTimeout(() => delete button.dataset.done, 2000);
 });
 
+// What is half written outlives a change of the language.
+const written = () =>
+  document.querySelectorAll("main form[method=post] :is(textarea, input[id]:not([type=password]))");
+const place = (field) => `${field.form.getAttribute("action")} ${field.id}`;
+document.querySelector("header a[hreflang]")?.addEventListener("click", (event) => {
+  if (event.ctrlKey || event.metaKey || event.shiftKey) return;
+  const kept = [...written()].map((field) => [place(field), [field.value, field.checked]]);
+  sessionStorage.setItem("half-written", JSON.stringify(kept));
+});
+const before = new Map(JSON.parse(sessionStorage.getItem("half-written")));
+sessionStorage.removeItem("half-written");
+for (const field of written())
+  if (before.has(place(field))) [field.value, field.checked] = before.get(place(field));
+
 // A form is sent once, however often its button is pressed.
 document.addEventListener("submit", (event) => {
   const form = event.target;
