@@ -35,7 +35,8 @@ def create(settings: Settings) -> FastAPI:
 
     @app.get("/agent")
     def agent(request: Request, person: Agent):
-        return office("refused.html", request, person, words=f"hello {person.name}", typed=())
+        given = {"heading": "not_allowed", "words": f"hello {person.name}", "typed": ()}
+        return office("refused.html", request, person, onward="", **given)
 
     @app.get("/maintain")
     def maintain(person: Maintainer):

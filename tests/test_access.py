@@ -823,11 +823,11 @@ def test_values_are_escaped(app, client):
             "app": app,
         }
     )
-    shown = office(
-        "refused.html", request, Person(evil, "agent"), words=evil, typed=[evil]
-    ).body.decode()
+    given = {"heading": "ended", "words": evil, "typed": [evil], "onward": evil}
+    shown = office("refused.html", request, Person(evil, "agent"), **given).body.decode()
     assert evil not in shown
     assert shown.count("&lt;b onclick=x&gt;{{7*7}}") == 3
+    assert "%3Cb" in shown
 
 
 def test_pages_speak_the_browsers_language_until_another_is_chosen(client):
