@@ -486,7 +486,7 @@ def test_a_body_that_is_no_question_is_refused_without_being_sent_back(client, b
         ("POST", "ask", {"question": "hi", "foo": 1}, "body: It takes question, conversation and"),
         ("POST", "search", {"foo": 1}, "question, top_k, path, section and nothing else"),
         ("POST", "ask?foo=1", {"question": "hi"}, "query: It takes nothing"),
-        ("GET", "tickets?stat=new", None, "query: It takes state, mine, limit, before and"),
+        ("GET", "tickets?stat=new", None, "query: It takes state, mine, limit, after, q and"),
         ("GET", f"documents/{GUIDE}?begin=3", None, "query: It takes start, end and nothing else"),
         ("GET", "generation?x", None, "query: It takes nothing"),
         ("DELETE", "conversations/nobody?all=1", None, "query: It takes nothing"),
@@ -853,6 +853,7 @@ def test_every_route_answers_as_the_document_says(client, documented):
     opened, place = ticket(client)
     named = {"conversation": place["conversation"], "number": opened["number"], "path": GUIDE}
     question = {"question": "充值没到账怎么办"}
+    client.post(f"/api/v1/tickets/{opened['number']}/claim", headers=AS_AGENT)
     seen = set()
     for method, template, body in (
         ("POST", "/ask", question),
@@ -860,12 +861,14 @@ def test_every_route_answers_as_the_document_says(client, documented):
         ("POST", "/search", question),
         ("POST", "/feedback", {**place, "value": -1, "reason": "outdated"}),
         ("POST", "/tickets", place),
-        ("POST", "/tickets/{number}/claim", None),
+        ("POST", "/tickets/{number}/takeover", {"owner": "agent"}),
         ("POST", "/tickets/{number}/notes", {"note": "打过电话"}),
         ("GET", "/tickets", None),
         ("GET", "/tickets/{number}", None),
         ("POST", "/tickets/{number}/release", None),
+        ("POST", "/tickets/{number}/claim", None),
         ("POST", "/tickets/{number}/close", None),
+        ("POST", "/tickets/{number}/reopen", None),
         ("GET", "/conversations/{conversation}", None),
         ("GET", "/export", None),
         ("GET", "/documents", None),

@@ -6,7 +6,7 @@ from typing import Literal
 from weakref import WeakKeyDictionary
 
 from assistant.answer import matched_words, quote
-from assistant.errors import IndexUnusable
+from assistant.errors import IndexUnusable, NotInGuide
 from assistant.fold import fold, terms
 from assistant.frontdesk import FrontDesk
 from assistant.records import Chunk, Document, Hit, Quote, View
@@ -89,7 +89,10 @@ def look_up(front: FrontDesk, question: str, path: str = "", section: str = "") 
     asked = screen_question(question, front.settings.max_question_chars)
     for _ in range(_TRIES):
         index = front.desk.index
-        hits = front.search(asked, _AT_MOST, path, section)
+        try:
+            hits = front.search(asked, _AT_MOST, path, section)
+        except NotInGuide:  # an old link: the page offers to look everywhere
+            hits = []
         if front.desk.index is index:
             looked_for = index.search(asked, 1).query
             return Findings(looked_for, tuple(_explain(index, looked_for, hit) for hit in hits))
