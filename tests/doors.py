@@ -82,19 +82,19 @@ Sent = Iterator[tuple[str, str]]
 
 
 def planted(
-    client: httpx.Client, words: str, reply_to: str | None = None, turn: Turn | None = None
+    client: httpx.Client, words: str, spared: str | None = None, turn: Turn | None = None
 ) -> Sent:
     """Write words into every field of every door; yield each address and what came back.
 
-    `reply_to` is what is written there instead: how a person asks to be reached is kept. `turn` is
-    one to write to, otherwise a new one.
+    `spared` is what is written instead where a number or address is kept: in how a person asks to
+    be reached, and in agents' notes. `turn` is one to write to, otherwise a new one.
     """
     turn = turn or begin(client)
-    reply_to = (words if reply_to is None else reply_to)[:200]
+    spared = words if spared is None else spared
     for answer in chain(
-        _by_rest(client, turn, words, reply_to),
+        _by_rest(client, turn, words, spared),
         _by_address(client, turn, quote(words.encode("utf-8", "replace"), safe="")),
-        _by_form(client, turn, words),
+        _by_form(client, turn, words, spared),
         _by_header(client, words),
         _by_mcp(client, words),
     ):
@@ -115,7 +115,7 @@ def planted(
 Answers = Iterator[httpx.Response]
 
 
-def _by_rest(client: httpx.Client, turn: Turn, words: str, reply_to: str) -> Answers:
+def _by_rest(client: httpx.Client, turn: Turn, words: str, spared: str) -> Answers:
     place = {"conversation": turn.conversation, "turn": turn.turn}
     filled = dict.fromkeys(turn.items, words)
     for path, body in (
@@ -129,11 +129,11 @@ def _by_rest(client: httpx.Client, turn: Turn, words: str, reply_to: str) -> Ans
         ("feedback", {**place, "value": -1, "note": words}),
         ("feedback", {**place, "value": words, "reason": words}),
         ("tickets", {**place, "filled": {words: words}}),
-        ("tickets", {**place, "filled": filled, "reply_to": reply_to}),
+        ("tickets", {**place, "filled": filled, "reply_to": spared[:200]}),
     ):
         yield post(client, f"/api/v1/{path}", body)
     for path in ("claim", "notes", "close"):
-        yield post(client, f"/api/v1/tickets/{turn.number}/{path}", {"note": words}, **AS_AGENT)
+        yield post(client, f"/api/v1/tickets/{turn.number}/{path}", {"note": spared}, **AS_AGENT)
 
 
 def _by_address(client: httpx.Client, turn: Turn, part: str) -> Answers:
@@ -160,11 +160,11 @@ def _by_address(client: httpx.Client, turn: Turn, part: str) -> Answers:
     yield client.get(f"/maintain/passages?path={part}", headers=AS_MAINTAINER)
 
 
-def _by_form(client: httpx.Client, turn: Turn, words: str) -> Answers:
+def _by_form(client: httpx.Client, turn: Turn, words: str, spared: str) -> Answers:
     own = {"questions": f"怎么办 {words}", "by": "own", "answer": words}
     yield client.post("/agent/propose", data=own, headers=AS_AGENT)
     note = f"/agent/tickets/{turn.number}/note"
-    yield client.post(note, data={"note": words}, headers=AS_AGENT)
+    yield client.post(note, data={"note": spared}, headers=AS_AGENT)
     yield client.post("/login", data={"name": words, "password": words, "next": words})
 
 

@@ -463,6 +463,7 @@ def secrets_of(rng: random.Random) -> list[dict[str, str]]:
     phrase = rng.sample(BIP39, 12)
     card, person = with_check_digit(f"4{rng.randint(10**13, 10**14 - 1)}"), resident_id(rng)
     code, password, key = str(rng.randint(10**7, 10**8 - 1)), word(10) + "7", "5K" + word(49)
+    mistyped, access = f"4{rng.randint(10**14, 10**15 - 1)}", word(24)
     mobile, mail = f"139{rng.randint(10**7, 10**8 - 1)}", f"{word(9)}@mail.example"
     return [
         {
@@ -476,6 +477,8 @@ def secrets_of(rng: random.Random) -> list[dict[str, str]]:
         {
             f"my seed phrase: {' '.join(phrase)}": " ".join(phrase[4:7]),
             f"private key {key}": key,
+            f"card number {mistyped}": mistyped,
+            f"api key sk-{access}": access,
         },
     ]
 
