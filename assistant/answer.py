@@ -66,7 +66,16 @@ def reason_for(verdict: Verdict, ranking: Ranking) -> Reason:
 
 def rivals(found: Sequence[Found]) -> tuple[Found, ...]:
     """Return what was found, at most three, that answers about as likely as the first does."""
-    return tuple(one for one in found[:_MOST_RIVALS] if one.score >= found[0].score - _RIVAL)
+    apart = _apart(found)[:_MOST_RIVALS]
+    return tuple(one for one in apart if one.score >= apart[0].score - _RIVAL)
+
+
+def _apart(found: Sequence[Found]) -> list[Found]:
+    """Return what was found, each text once: a copy of a passage says nothing new."""
+    first: dict[str, Found] = {}
+    for one in found:
+        first.setdefault(one.text if isinstance(one, Quote) else one.chunk.text, one)
+    return list(first.values())
 
 
 def quote(index: Index, question: str, hit: Hit) -> Quote:
@@ -108,7 +117,7 @@ def choose(index: Index, ranking: Ranking, top_k: int) -> tuple[Quote, ...]:
     if not ranking.hits:
         return ()
     least = ranking.hits[0].score * _WORTH_SHOWING
-    near = [hit for hit in ranking.hits[:top_k] if hit.score >= least]
+    near = [hit for hit in _apart(ranking.hits)[:top_k] if hit.score >= least]
     return tuple(quote(index, ranking.query, hit) for hit in near)
 
 

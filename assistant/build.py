@@ -22,13 +22,13 @@ from assistant.collection import (
     write_collection,
 )
 from assistant.confidence import Curve
-from assistant.contacts import flag_unlisted, read_contacts
+from assistant.contacts import flag_list, flag_unlisted, read_contacts
 from assistant.embed import Encoder, Vectors, open_encoder
 from assistant.errors import AssistantError, BadInput, CorpusEmpty, IndexUnusable, QualityDropped
-from assistant.evaluate import recall
+from assistant.evaluate import first_right, recall
 from assistant.fold import fold
 from assistant.load import load_corpus
-from assistant.questions import held_out, question_files
+from assistant.questions import FOLDER, Question, held_out, question_files
 from assistant.records import Chunk, Corpus, Skipped, View
 from assistant.search import (
     BACKGROUND,
@@ -50,6 +50,7 @@ TABLES = 4
 
 CONFIDENCE = "confidence.json"
 _BATCH = 2048
+_FEWEST_FAILING, _MOST_NAMED = 2, 5
 _FITTED = (VIEWS, VECTORS, COLLECTION, BACKGROUND)
 _RANKING = ("passage_weight", "lexical_weight", "answered_risk", "refused_risk")
 
@@ -87,6 +88,7 @@ class Report:
     reused: int
     encoded: int
     seconds: float
+    curve: Curve
 
 
 def build(
@@ -107,7 +109,7 @@ def build(
     with _drafted(settings) as draft:
         prepared = prepare(settings, progress)
         corpus, chunks, views = prepared.corpus, prepared.chunks, prepared.views
-        flagged = flag_unlisted(corpus.documents, read_contacts(settings.corpus))
+        warnings = look_at(corpus, chunks, settings)
         sections = sum(len(split_sections(document)) for document in corpus.documents)
         source = source or encoded_by(one_process(encoder), encoder, settings)
         vectors, reused = source(prepared, progress)
@@ -123,17 +125,18 @@ def build(
         progress("calibrate", 0, 0)
         index = Index(draft.folder, encoder, settings)
         fit_to = {**curve_facts(encoder, settings), **_content(draft.folder)}
-        calibrate(index, encoder, settings, fit_to).write(draft.folder / CONFIDENCE)
-        quality = _quality(index, settings)
-        if not force:
-            _compare(quality, settings, encoder)
+        curve = calibrate(index, encoder, settings, fit_to)
+        curve.write(draft.folder / CONFIDENCE)
+        asked = _asked(index, settings)
+        if not force and asked is not None:
+            _compare(asked, corpus.skipped, settings, encoder)
         counts = {"documents": len(corpus.documents), "passages": len(chunks), "views": len(views)}
         about = {
             "encoder": encoder.name,
             "store": settings.store,
             "counts": counts,
             "compared": index.nomination,
-            "recall@1": quality,
+            "recall@1": None if asked is None else recall(asked),
             "corpus": str(settings.corpus.resolve()),
         }
         facts = {**index_facts(encoder, settings), **about}
@@ -143,27 +146,43 @@ def build(
         generation=generation.id,
         files=len(corpus.files),
         skipped=corpus.skipped,
-        warnings=(*corpus.warnings, *flagged),
+        warnings=warnings,
         sections=sections,
         passages=len(chunks),
         views=len(views),
         reused=reused,
         encoded=len(views) - reused,
         seconds=time.monotonic() - started,
+        curve=curve,
     )
 
 
 def prepare(settings: Settings, progress: Progress) -> Prepared:
     """Read the corpus and cut it into passages and their views."""
     corpus = _load(settings, progress)
-    chunks = [
+    chunks = cut(corpus, settings)
+    if not chunks:
+        raise CorpusEmpty(f"no passage came out of {settings.corpus}: its files hold no text.")
+    return Prepared(corpus, chunks, make_views(chunks, corpus.variants))
+
+
+def cut(corpus: Corpus, settings: Settings) -> list[Chunk]:
+    """Return the passages of every document."""
+    return [
         chunk
         for document in corpus.documents
         for chunk in split_chunks(document, settings.chunk_chars)
     ]
-    if not chunks:
-        raise CorpusEmpty(f"no passage came out of {settings.corpus}: its files hold no text.")
-    return Prepared(corpus, chunks, make_views(chunks, corpus.variants))
+
+
+def look_at(corpus: Corpus, chunks: Sequence[Chunk], settings: Settings) -> tuple[Skipped, ...]:
+    """Return the files that were read but want a look; raise BadInput for an unreadable list."""
+    contacts = read_contacts(settings.corpus)
+    return (
+        *corpus.warnings,
+        *flag_unlisted(corpus.documents, contacts),
+        *flag_list(settings.corpus, contacts, chunks),
+    )
 
 
 def encoded_by(engine: Engine, encoder: Encoder, settings: Settings) -> Source:
@@ -199,7 +218,9 @@ def recalibrate(settings: Settings, encoder: Encoder) -> Curve:
         fit_to = {**curve_facts(encoder, settings), **_content(draft.folder)}
         curve = calibrate(index, encoder, settings, fit_to)
         curve.write(draft.folder / CONFIDENCE)
-        facts = {**old.manifest.facts, "recall@1": _quality(index, settings)}
+        asked = _asked(index, settings)
+        quality = None if asked is None else recall(asked)
+        facts = {**old.manifest.facts, "recall@1": quality}
         _announce(draft.commit(corpus=old.manifest.corpus, facts=facts), settings)
     return curve
 
@@ -310,30 +331,60 @@ def _content(folder: Path) -> dict[str, str]:
     return {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in there}
 
 
-def _quality(index: Index, settings: Settings) -> float | None:
-    """Return recall@1 on the held-out labelled questions; None when there are none."""
+def _asked(index: Index, settings: Settings) -> list[tuple[Question, bool]] | None:
+    """Return what came first for the held-out labelled questions; None when there are none."""
     known = question_files(settings.corpus)
-    return recall(index, held_out(settings.corpus)) if known else None
+    return first_right(index, held_out(settings.corpus)) if known else None
 
 
-def _compare(quality: float | None, settings: Settings, encoder: Encoder) -> None:
-    """Refuse a drop of the quality on today's questions, or on those of the old index's build."""
+def _compare(
+    asked: Sequence[tuple[Question, bool]],
+    skipped: Sequence[Skipped],
+    settings: Settings,
+    encoder: Encoder,
+) -> None:
+    """Refuse a drop of the quality on today's questions, or on those of the old index's build.
+
+    One question of a handful is no drop.
+    """
     try:
         old = generations.current(settings.index).generation
-        before = old.manifest.facts.get("recall@1")
     except AssistantError:
         return
+    quality, before = recall(asked), old.manifest.facts.get("recall@1")
+    failing = [question for question, right in asked if not right]
     if not mismatch(old, encoder, settings):
         # Today's questions may name passages that are new; the old index may have been lost.
         with contextlib.suppress(BadInput, IndexUnusable):
-            before = _quality(Index(old.folder, encoder, settings), settings)
-    if quality is not None and before is not None and quality < before - settings.quality_drop:
-        raise QualityDropped(
-            f"the new index answers {quality:.1%} of the labelled questions with the right passage "
-            f"first, the old one {before:.1%}: a drop of more than quality_drop = "
-            f"{settings.quality_drop}. The old index stays in use. Look with: assistant evaluate; "
-            "or switch all the same with: assistant build --force"
-        )
+            then = _asked(Index(old.folder, encoder, settings), settings) or []
+            right_then = {question for question, right in then if right}
+            before, failing = recall(then), [one for one in failing if one in right_then]
+    if (
+        before is None
+        or quality >= before - settings.quality_drop
+        or len(failing) < _FEWEST_FAILING
+    ):
+        return
+    raise QualityDropped(
+        f"the new index answers {quality:.1%} of the labelled questions with the right passage "
+        f"first, the old one {before:.1%}: a drop of more than quality_drop = "
+        f"{settings.quality_drop}. Newly wrong: {_named([one.ask for one in failing])}. "
+        f"{_unread(skipped)}The old index stays in use. Mend the guide, or the labels in "
+        f"{settings.corpus / FOLDER}, and build again; see more by building beside it, with "
+        "assistant build --index NEW and assistant evaluate --index NEW; or switch all the same "
+        "with: assistant build --force"
+    )
+
+
+def _unread(skipped: Sequence[Skipped]) -> str:
+    """Return a sentence on the files that were skipped, "" for none: often they are the cause."""
+    files = [f"{one.path} ({one.reason})" for one in skipped]
+    return f"Files that were skipped: {_named(files)}. " if files else ""
+
+
+def _named(words: Sequence[str]) -> str:
+    more = f" and {len(words) - _MOST_NAMED} more" if len(words) > _MOST_NAMED else ""
+    return "; ".join(words[:_MOST_NAMED]) + more
 
 
 def _load(settings: Settings, progress: Progress) -> Corpus:

@@ -62,11 +62,15 @@ def calibrate(index: Index, encoder: Encoder, settings: Settings, facts: dict[st
     """Ask the index every probe and fit the curve to how often its first passage is right."""
     labelled = len(fit_questions(settings.corpus))
     alone = labelled >= _ENOUGH
-    points = _ask(index, list(probes(index, settings, alone)))
+    own = _ask(index, list(probes(index, settings, alone)))
+    points = list(own)
     weight = _PRACTICE_HALF / (_PRACTICE_HALF + labelled)
     for guide in practice() if weight >= _LEAST_WEIGHT else ():
         points += [_judge(point, weight, not alone) for point in practise(guide, encoder, settings)]
-    return fit_curve(_stack(points), settings.answered_risk, settings.refused_risk, facts)
+    curve = fit_curve(_stack(points), settings.answered_risk, settings.refused_risk, facts)
+    most = max((curve.of(point.signals) for point in own if point.answerable), default=0.0)
+    counts = {"labelled": float(labelled), "most_confident": most}
+    return replace(curve, report={**curve.report, **counts})
 
 
 def background(corpus: Path) -> list[str]:

@@ -15,14 +15,18 @@ import orjson
 from assistant import generations, report, shards
 from assistant.access import Role, add_user, list_users, remove_user
 from assistant.build import (
+    CONFIDENCE,
     Engine,
     build,
+    cut,
     encoded_by,
+    look_at,
     one_process,
     open_generation,
     recalibrate,
 )
 from assistant.cluster import RayEngine
+from assistant.confidence import Curve
 from assistant.contacts import Contacts, read_contacts
 from assistant.desk import Desk
 from assistant.embed import Encoder, open_encoder
@@ -349,8 +353,10 @@ def _check_model(settings: Settings) -> str:
 
 def _check_corpus(settings: Settings) -> str:
     corpus = load_corpus(settings.corpus, settings)
+    warnings = look_at(corpus, cut(corpus, settings), settings)
     lines = [f"corpus {settings.corpus}: {len(corpus.files)} files, {len(corpus.skipped)} skipped"]
-    lines += [f"  {one.path}: {one.reason}" for one in (*corpus.skipped, *corpus.warnings)]
+    lines += [f"  {one.path}: {one.reason}" for one in corpus.skipped]
+    lines += [f"  look at {one.path}: {one.reason}" for one in warnings]
     return "\n".join(lines)
 
 
@@ -358,10 +364,14 @@ def _check_index(settings: Settings) -> str:
     desk = Desk(settings, open_encoder(settings))
     if desk.notes:
         raise IndexUnusable(" ".join(desk.notes))
-    manifest = generations.current(settings.index).generation.manifest
+    generation = generations.current(settings.index).generation
+    manifest = generation.manifest
     lines = [
         f"index {settings.index}: generation {desk.generation} of {manifest.created}, every hash "
         f"checked, {len(desk.index):,} passages, {desk.index.view_count:,} views"
+    ]
+    lines += [
+        f"  {line}" for line in report.reserve_lines(Curve.read(generation.folder / CONFIDENCE))
     ]
     files = load_corpus(settings.corpus, settings).files
     if changed := sorted(set(files.items()) ^ set(manifest.corpus.items())):

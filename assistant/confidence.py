@@ -5,6 +5,7 @@ time, a dot product when serving. Two cuts on the probability are chosen for sta
 """
 
 import math
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -46,16 +47,26 @@ class Curve:
     answered_cut: float
     refused_cut: float
     fitted_to: dict[str, str]
-    report: dict[str, float]
+    report: dict[str, float | None]
 
     def probability(self, ranking: Ranking) -> float:
         """Return the probability that the first hit answers; 0 when nothing was found."""
-        if not ranking.hits:
-            return 0.0
-        value = self.intercept + sum(
-            c * s for c, s in zip(self.coefficients, signals(ranking), strict=True)
-        )
+        return self.of(signals(ranking)) if ranking.hits else 0.0
+
+    def of(self, values: Sequence[float]) -> float:
+        """Return the probability that belongs to the values of the signals."""
+        value = self.intercept + sum(c * s for c, s in zip(self.coefficients, values, strict=True))
         return 1 / (1 + math.exp(-max(-500.0, min(500.0, value))))
+
+    @property
+    def reserved(self) -> bool:
+        """Tell whether no question of the guide's own came up to the upper cut."""
+        return self.answered_cut > (self.report.get("most_confident") or 0.999_999)
+
+    @property
+    def labelled(self) -> int:
+        """Return how many labelled questions it was fitted on."""
+        return int(self.report.get("labelled") or 0)
 
     def write(self, path: Path) -> None:
         """Write the curve as readable JSON."""
@@ -128,7 +139,7 @@ def fit_curve(
             "answerable": float(answerable.sum()),
             "auroc": auroc(p.tolist(), answerable.tolist()),
             "calibration_error": calibration_error(p.tolist(), right.tolist()),
-            "wrong_of_answered": _mean(~right[p >= upper]),
+            "wrong_of_answered": _mean(~right[p >= upper]) if (p >= upper).any() else None,
             "answered_of_answerable": _mean(p[answerable] >= upper),
         },
     )

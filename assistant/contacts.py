@@ -14,8 +14,9 @@ from urllib.parse import urlsplit
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from assistant.errors import BadInput
-from assistant.records import Document, Reason, Skipped
+from assistant.records import Chunk, Document, Reason, Skipped
 from assistant.screen import clean
+from assistant.split import unresolved
 
 CONTACTS = "contacts.toml"
 
@@ -253,6 +254,29 @@ def flag_unlisted(documents: Iterable[Document], contacts: Contacts) -> tuple[Sk
     return tuple(flagged)
 
 
+def flag_list(corpus: Path, contacts: Contacts, passages: Sequence[Chunk]) -> tuple[Skipped, ...]:
+    """Return what wants a look in the operator's list: no channel, references to nowhere."""
+    said = []
+    if not contacts.channels:
+        there = (corpus / CONTACTS).exists()
+        said.append(
+            f"{'it has no [[channel]]' if there else 'there is none'}: whoever needs a person is "
+            "shown no way to one. Write one as the file of that name in the shipped corpus explains"
+        )
+    named = [
+        *(("channel", n, one.passage) for n, one in enumerate(contacts.channels, 1)),
+        *(("checklist", n, one.passage) for n, one in enumerate(contacts.checklist, 1)),
+        *(("steps", n, one.passage) for n, one in enumerate(contacts.steps, 1)),
+    ]
+    problems = unresolved((passage for *_, passage in named if passage), passages)
+    said += [
+        f"[[{table}]] number {number}: {problems[passage]}; nothing is quoted for it"
+        for table, number, passage in named
+        if passage in problems
+    ]
+    return tuple(Skipped(CONTACTS, reason) for reason in said)
+
+
 # --- Business hours ------------------------------------------------------------------------------
 
 _DAYS = ("mon", "tue", "wed", "thu", "fri", "sat", "sun")
@@ -294,8 +318,11 @@ _STEP_KEYS = ("reason", "passage")
 _TOP_KEYS = ("channel", "checklist", "steps", "official", "time_zone")
 _LONGEST = 200
 _SECRETS = re.compile(
-    r"密码|密碼|口令|验证码|驗證碼|动态码|助记词|助記詞|私钥|私鑰|完整卡号|卡号|卡號|cvv|\bpin\b|pass(?:word|code)|"
-    r"seed|recovery phrase|private key|verification code|one-time code|\botp\b|card number",
+    r"密码|密碼|口令|验证码|驗證碼|动态码|助记词|助記詞|私钥|私鑰|cvv|\bpin\b|pass(?:word|code)|"
+    r"seed|recovery phrase|private key|verification code|one-time code|\botp\b|"
+    # The number of a bank's card, in full; a library has cards as well.
+    r"(?:银行|銀行|信用|借记|借記|储蓄|儲蓄|支付|完整|完整的|全部)卡的?(?:号|號)|"
+    r"(?:bank|credit|debit|payment|full|whole|complete)[ -]card[ -]number",
     re.IGNORECASE,
 )
 

@@ -119,12 +119,16 @@ def evaluate(
     )
 
 
-def recall(index: Index, questions: Sequence[Question]) -> float:
-    """Return the share of the answerable questions whose first passage answers (1 for none)."""
+def first_right(index: Index, questions: Sequence[Question]) -> list[tuple[Question, bool]]:
+    """Return every answerable question, and whether the first passage answers it."""
     located = [one for one in locate(questions, list(index.chunks())) if one.rows]
     rankings = _asked(index, located, 1)
-    right = [_rank(*one) == 1 for one in zip(located, rankings, strict=True)]
-    return sum(right) / len(right) if right else 1.0
+    return [(one.question, _rank(one, r) == 1) for one, r in zip(located, rankings, strict=True)]
+
+
+def recall(asked: Sequence[tuple[Question, bool]]) -> float:
+    """Return the share of the answerable questions whose first passage answers (1 for none)."""
+    return sum(right for _, right in asked) / len(asked) if asked else 1.0
 
 
 def _asked(index: Index, labelled: Sequence[Labelled], depth: int) -> list[Ranking]:

@@ -9,7 +9,7 @@ import io
 import logging
 import re
 import zipfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,7 +19,7 @@ from assistant.errors import BadInput
 from assistant.records import Heading, Kind, Variants
 from assistant.screen import clean
 
-_EXTRA = 'install it with: pip install "guide-assistant[docs]"'
+_EXTRA = 'install it with: .venv/bin/pip install -c constraints.txt -e ".[docs]"'
 _LARGEST_UNPACKED = 512 * 2**20
 _LARGEST_XML = 64 * 2**20
 _LONGEST_PDF_TEXT = 50_000_000
@@ -56,6 +56,7 @@ def _web_address(address: object) -> str | None:
 # --- Markdown -----------------------------------------------------------------------------------
 
 _FRONT_MATTER = re.compile(r"---[ \t]*\r?\n(.*?)^(?:---|\.\.\.)[ \t]*(?:\r?\n|\Z)", re.S | re.M)
+_NO_SPACE = re.compile(r"^#{1,6}[^#\s].*", re.M)
 _LOOKS_LIKE_FIELDS = re.compile(r"(?:[ \t]*(?:#[^\n]*)?\r?\n)*[A-Za-z_][\w-]*[ \t]*:[ \t\r\n]")
 
 
@@ -79,12 +80,21 @@ def markdown(text: str) -> Parsed:
             headings.append(Heading(int(token.tag[1]), _visible(inline), *span))
     if any(t.type == "html_block" and t.content.lstrip().startswith("<!--") for t in tokens):
         notes.append("it has HTML comments, which are quoted like any other text")
+    notes += _missing_spaces(token.content for token in tokens if token.type == "inline")
     title = _one_line(meta.get("title") or (headings[0].title if headings else ""))
     date = _one_line(meta.get("date") or "")
     url = _web_address(meta.get("url"))
     if meta.get("url") and not url:
         notes.append("its url is no http(s) address and was left out")
     return Parsed("markdown", text, tuple(headings), body, title, date, url, notes=tuple(notes))
+
+
+def _missing_spaces(blocks: Iterable[str]) -> list[str]:
+    """Say which lines look like headings and are none; code is in no block."""
+    found = [line for block in blocks for line in _NO_SPACE.findall(block)]
+    more = f", and {len(found) - 1} more lines like it" if len(found) > 1 else ""
+    said = f"“{{}}”{more}: no heading without a space behind the #"
+    return [said.format(f"{clean(found[0]):.40}")] if found else []
 
 
 def _visible(inline: Sequence[Any]) -> str:

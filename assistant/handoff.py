@@ -95,7 +95,7 @@ def hand_off(
     return Handoff(
         reason=case.reason,
         message=_message(case, contacts),
-        channels=tuple(one for one in channels if one.quote or one.contact or index is None),
+        channels=tuple(channels),
         checklist=checklist,
         ticket_draft=ticket_text(_ticket(case, [Filled(c.item, "") for c in checklist])),
     )
@@ -292,6 +292,12 @@ _MESSAGES_OF_KINDS: dict[TriageKind | None, dict[Language, str]] = {
         "en": "To find out who it is, reach support only through the official app or website:",
     },
 }
+_WARNINGS: tuple[Reason, ...] = ("urgent_account_security", "contact_check")
+_NO_CHANNEL: dict[Language, str] = {
+    "zh": "运营方还没有列出联系方式；请用您在官方应用或官网里看到的方式联系客服。",
+    "en": "The operator has listed no channel yet; please use the contact you know from the "
+    "official app or website.",
+}
 _CAUTION: dict[Language, str] = {
     "zh": "指南原文里的号码、链接或账号不都在运营方公布的名单上，使用前请在官方应用或官网核对。",
     "en": "Not every number, link or id in the guide's text is on the operator's list; check it in "
@@ -300,11 +306,12 @@ _CAUTION: dict[Language, str] = {
 
 
 def _message(case: Case, contacts: Contacts) -> str:
-    message = _MESSAGES_OF_KINDS.get(case.kind, _MESSAGES[case.reason])[case.language]
+    said = [_MESSAGES_OF_KINDS.get(case.kind, _MESSAGES[case.reason])[case.language]]
+    if not contacts.channels:  # but for the warnings, the words lead on to the channels
+        said = [*said[: case.reason in _WARNINGS], _NO_CHANNEL[case.language]]
     if not all(_official(quote.text, contacts) for quote in case.quotes):
-        gap = "" if case.language == "zh" else " "
-        message = f"{_CAUTION[case.language]}{gap}{message}"
-    return message
+        said.insert(0, _CAUTION[case.language])
+    return ("" if case.language == "zh" else " ").join(said)
 
 
 _LEADS: dict[Reason, dict[Language, str]] = {

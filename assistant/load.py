@@ -11,7 +11,7 @@ import os
 import re
 import stat
 import unicodedata
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -68,6 +68,7 @@ def load_corpus(
         if document.text.strip():
             documents.append(document)
         warnings.extend(Skipped(shown, note) for note in [*parsed.notes, *_oddities(parsed.text)])
+    warnings.extend(_copies(documents))
     if not documents:
         listed = "; ".join(f"{one.path}: {one.reason}" for one in skipped[:5]) or "it is empty"
         raise CorpusEmpty(f"no guide text in {root} ({listed}). Expected files: {_SUFFIXES}.")
@@ -205,6 +206,15 @@ def _document(parsed: formats.Parsed, path: str, sha256: str) -> Document:
         date=parsed.date,
         url=parsed.url,
     )
+
+
+def _copies(documents: Sequence[Document]) -> Iterator[Skipped]:
+    """Name the documents whose text is that of another: a copy, or a link inside the folder."""
+    first: dict[str, str] = {}
+    for document in documents:
+        path = first.setdefault(document.text, document.path)
+        if path != document.path:
+            yield Skipped(document.path, f"it has the same content as {path}; remove one of them")
 
 
 def _clean_variants(variants: tuple[Variants, ...]) -> Iterator[Variants]:

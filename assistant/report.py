@@ -10,6 +10,7 @@ from assistant.answer import Language
 from assistant.confidence import Curve
 from assistant.evaluate import FIGURES, Case, Evaluation
 from assistant.metrics import Interval, reliability, risk_coverage
+from assistant.questions import FOLDER
 from assistant.screen import clean
 
 WORDS = {
@@ -46,6 +47,8 @@ _LEGEND = (
     "refused: of the unanswerable"
 )
 _MOST_FAILURES = 40
+ENOUGH_LABELLED = 200
+"""How many labelled questions are about enough for `answered` verdicts."""
 
 
 def as_json(evaluation: Evaluation, against: Evaluation | None = None) -> dict[str, Any]:
@@ -109,8 +112,23 @@ def _groups(evaluation: Evaluation) -> list[str]:
 def curve_text(curve: Curve) -> str:
     """Return what a confidence curve was fitted on and how well it fits, cross-fitted."""
     lines = [f"answered from {curve.answered_cut:.3f}, refused below {curve.refused_cut:.3f}"]
-    lines += [f"  {name:32} {value:>8.3f}" for name, value in curve.report.items()]
-    return "\n".join(lines)
+    shown = ((name, "-" if v is None else f"{v:.3f}") for name, v in curve.report.items())
+    lines += [f"  {name:32} {value:>8}" for name, value in shown]
+    return "\n".join([*lines, *reserve_lines(curve)])
+
+
+def reserve_lines(curve: Curve) -> list[str]:
+    """Say that nothing will be `answered`, why, and what helps; nothing where something will."""
+    if not curve.reserved:
+        return []
+    few = curve.labelled < ENOUGH_LABELLED
+    cause = (
+        f"{curve.labelled} labelled questions so far, some 100 to {ENOUGH_LABELLED} are needed "
+        f"({FOLDER}/*.yaml beside the guide), or raise answered_risk"
+        if few
+        else "no confidence keeps answered_risk; raise it, or mend what fails (assistant evaluate)"
+    )
+    return [f"nothing will be answered without reserve: {cause}"]
 
 
 def page(

@@ -8,7 +8,7 @@ import difflib
 import hashlib
 import re
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 from assistant.errors import BadInput
 from assistant.records import Chunk, Document, Section, Variants, View
@@ -37,6 +37,7 @@ _SEPARATORS = [
 _SMALL_TAIL = 0.15
 _STRETCH = 1.2
 _LEAST_SENTENCE = 4
+_ALIKE, _ALIKE_IN_FILE = 0.5, 0.3  # how like a reference must be to be named for another
 
 
 def sections(document: Document) -> list[Section]:
@@ -229,6 +230,18 @@ def find_section(reference: str, passages: Sequence[Chunk]) -> list[int]:
     return _Table(passages).find(reference)
 
 
+def unresolved(references: Iterable[str], passages: Sequence[Chunk]) -> dict[str, str]:
+    """Return, in words, why each reference that does not name one section does not."""
+    table = _Table(passages)
+    problems = {}
+    for reference in references:
+        try:
+            table.find(reference)
+        except BadInput as error:
+            problems[reference] = str(error)
+    return problems
+
+
 class _Table:
     """Look sections up by path and last heading."""
 
@@ -250,10 +263,19 @@ class _Table:
             raise BadInput(
                 f"{reference!r} names several sections ({listed}); write more of the headings"
             )
-        known = sorted(f"{path}#{heading}" for path, heading in self._sections if heading)
-        close = difflib.get_close_matches(reference, known, n=2, cutoff=0.5)
+        close = self._close(reference)
         hint = f"; did you mean {' or '.join(map(repr, close))}?" if close else ""
         raise BadInput(f"{reference!r} names no section of the guide{hint}")
+
+    def _close(self, reference: str) -> list[str]:
+        """Return the references most like one: to the same file where there are some."""
+        path, _, wanted = reference.partition("#")
+        own = sorted(heading for file, heading in self._sections if file == path and heading)
+        like = difflib.get_close_matches(wanted, own, n=2, cutoff=_ALIKE_IN_FILE)
+        known = sorted(f"{file}#{heading}" for file, heading in self._sections if heading)
+        return [f"{path}#{heading}" for heading in like] or difflib.get_close_matches(
+            reference, known, n=2, cutoff=_ALIKE
+        )
 
     def _named(self, path: str, parts: tuple[str, ...]) -> dict[tuple[str, ...], list[int]]:
         same = self._sections.get((path, parts[-1]), {})

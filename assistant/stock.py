@@ -13,10 +13,9 @@ from hashlib import sha256
 from typing import Any, TypeVar
 
 from assistant import generations
-from assistant.build import CONFIDENCE
+from assistant.build import CONFIDENCE, cut, look_at
 from assistant.confidence import Curve
-from assistant.contacts import flag_unlisted, read_contacts
-from assistant.errors import AssistantError, IndexUnusable
+from assistant.errors import AssistantError, BadInput, IndexUnusable
 from assistant.generations import Generation, Manifest
 from assistant.load import load_corpus
 from assistant.records import Skipped
@@ -48,7 +47,8 @@ class Shelved:
 class Changes:
     """Hold the files by what became of them, those that want a look, and what a build would say.
 
-    `problem` is why the folder cannot be read as a guide, "" when it can.
+    `problem` is why the folder, or the list of contacts in it, cannot be read, "" when it can;
+    `read` tells whether the files could be compared all the same.
     """
 
     added: tuple[str, ...] = ()
@@ -57,6 +57,7 @@ class Changes:
     skipped: tuple[Skipped, ...] = ()
     warnings: tuple[Skipped, ...] = ()
     problem: str = ""
+    read: bool = True
 
     @property
     def any(self) -> bool:
@@ -122,16 +123,21 @@ class Stock:
 def _changes(manifest: Manifest, settings: Settings) -> Changes:
     try:
         corpus = load_corpus(settings.corpus, settings)
-        flagged = flag_unlisted(corpus.documents, read_contacts(settings.corpus))
     except AssistantError as error:
-        return Changes(problem=str(error))
+        return Changes(problem=str(error), read=False)
+    warnings, problem = corpus.warnings, ""
+    try:
+        warnings = look_at(corpus, cut(corpus, settings), settings)
+    except BadInput as error:
+        problem = str(error)
     now, then = corpus.files, manifest.corpus
     return Changes(
         added=tuple(sorted(now.keys() - then.keys())),
         changed=tuple(sorted(name for name in now.keys() & then.keys() if now[name] != then[name])),
         removed=tuple(sorted(then.keys() - now.keys())),
         skipped=corpus.skipped,
-        warnings=(*corpus.warnings, *flagged),
+        warnings=warnings,
+        problem=problem,
     )
 
 

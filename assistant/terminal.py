@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from assistant.answer import language_of
 from assistant.build import Report
 from assistant.records import Answer, Handoff, Hit, Quote, Skipped
+from assistant.report import reserve_lines
 from assistant.screen import clean
 
 _BAR = 40
@@ -56,6 +57,7 @@ def report_text(report: Report) -> str:
     ]
     lines += [f"    {one}" for one in _listed(report.skipped)]
     lines += [f"  look at {one}" for one in _listed(report.warnings)]
+    lines += [f"  {line}" for line in reserve_lines(report.curve)]
     return "\n".join(lines)
 
 

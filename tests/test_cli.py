@@ -206,6 +206,16 @@ def test_doctor_names_what_is_wrong_and_the_repair(capsys, own, settings):
     assert "assistant build" in out
 
 
+def test_doctor_names_what_leads_nowhere_in_the_list_of_contacts(capsys, own, settings):
+    path = settings.corpus / "contacts.toml"
+    path.write_text(path.read_text("utf-8").replace("#2. 在线客服", "#2. 在线"), "utf-8")
+    _, out, _ = run(capsys, "doctor", *own)
+    assert "look at contacts.toml: [[channel]] number 1" in out
+    path.unlink()
+    _, out, _ = run(capsys, "doctor", *own)
+    assert "look at contacts.toml: there is none" in out
+
+
 def test_doctor_without_an_index_says_how_to_build_one(capsys, own):
     code, out, _ = run(capsys, "doctor", *own)
     assert code == 3

@@ -368,8 +368,46 @@ def test_a_wrong_list_is_refused_with_the_place_and_what_was_expected(tmp_path, 
     assert re.search(words, str(raised.value)), str(raised.value)
 
 
+SECRETS = ("密码", "PIN", "one-time code", "private key", "银行卡号", "完整卡号", "CVV", "助记词")
+
+
+@pytest.mark.parametrize("item", [*SECRETS, "full card number", "Credit-card number"])
+def test_no_checklist_asks_for_a_secret(tmp_path, item):
+    (tmp_path / "contacts.toml").write_text(f"[[checklist]]\nitem = '{item}'", "utf-8")
+    with pytest.raises(BadInput, match="nobody may be asked for a secret"):
+        read_contacts(tmp_path)
+
+
+@pytest.mark.parametrize("item", ["Library card number", "图书证卡号", "借书卡号", "Order number"])
+def test_the_number_of_another_card_is_no_secret(tmp_path, item):
+    (tmp_path / "contacts.toml").write_text(f"[[checklist]]\nitem = '{item}'", "utf-8")
+    assert read_contacts(tmp_path).checklist[0].item == item
+
+
 def test_no_list_is_an_empty_list(tmp_path):
     assert read_contacts(tmp_path) == Contacts()
+
+
+def test_a_build_without_a_channel_says_so(settings, encoder):
+    path = settings.corpus / "contacts.toml"
+    for text, words in (("official = []", r"it has no \[\[channel\]\]"), ("", "there is none")):
+        path.write_text(text, "utf-8") if text else path.unlink()
+        (warning,) = build(settings, encoder).warnings
+        assert warning.path == "contacts.toml"
+        assert re.match(words, warning.reason)
+
+
+def test_references_of_the_list_to_nowhere_are_named_with_those_like_them(settings, encoder):
+    path = settings.corpus / "contacts.toml"
+    text = path.read_text("utf-8").replace("#2. 在线客服", "#2. 在线的客服")
+    path.write_text(text.replace("#3. 账户安全问题", "#3. 账号安全"), "utf-8")
+    channel, steps = (one.reason for one in build(settings, encoder).warnings)
+    assert channel.startswith(
+        "[[channel]] number 1: 'topay-contact-guide.md#2. 在线的客服' names no"
+    )
+    assert "did you mean 'topay-contact-guide.md#2. 在线客服'" in channel
+    assert "[[steps]] number 1" in steps
+    assert "#3. 账户安全问题'" in steps
 
 
 def channel(tmp_path, hours, zone="+08:00"):

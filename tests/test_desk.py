@@ -1,6 +1,7 @@
 """The desk answers: exact quotes, the contract object, reload without a restart."""
 
 import json
+import shutil
 import threading
 
 import orjson
@@ -51,6 +52,22 @@ def test_a_quote_is_a_span_of_the_corpus_file(desk, guide):
     for question, _ in ASKED:
         for quote in desk.ask(question).quotes:
             assert text[quote.start : quote.end] == quote.text
+
+
+def test_a_passage_that_stands_in_two_files_is_quoted_once_and_is_no_other_meaning(
+    guide, encoder, tmp_path
+):
+    shutil.copytree(guide.corpus, tmp_path / "corpus")
+    shutil.copy(guide.corpus / GUIDE, tmp_path / "corpus" / "again.md")
+    twice = Settings(corpus=tmp_path / "corpus", index=tmp_path / "index")
+    (warning,) = build(twice, encoder).warnings
+    assert "the same content as again.md" in warning.reason
+    doubled = Desk(twice, encoder)
+    for question, _ in ASKED:
+        answer = doubled.ask(question)
+        texts = [quote.text for quote in answer.quotes]
+        assert len(set(texts)) == len(texts)
+        assert answer.handoff is None or answer.handoff.reason != "ambiguous"
 
 
 @settings(max_examples=150, deadline=None)

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from sklearn.calibration import calibration_curve
 from sklearn.metrics import brier_score_loss, roc_auc_score
 
-from assistant import cli, generations, report
+from assistant import cli, desk, generations, report
 from assistant.build import build, open_generation
 from assistant.cli import main
 from assistant.errors import QualityDropped
@@ -239,25 +239,33 @@ def watched(tmp_path):
     (corpus / "a.md").write_text(guide, "utf-8")
     labelled = "".join(f"- {{ask: {name}怎么放, passage: 'a.md#{name}'}}\n" for name in texts)
     (corpus / "questions" / "fit.yaml").write_text(labelled, "utf-8")
+    (corpus / "contacts.toml").write_text("[[channel]]\nname = '客服'\n", "utf-8")
     settings = Settings(corpus=corpus, index=tmp_path / "index")
     build(settings, CharacterEncoder())
     return settings
 
 
 def worsen(corpus):
-    """Let one passage share the words of another's question, and take them from the latter."""
-    path = corpus / "a.md"
-    text = path.read_text("utf-8").replace("苹果放在冰箱里保存。", "苹果怎么放葡萄怎么放。")
-    path.write_text(text.replace("葡萄洗净马上吃掉。", "乙。").replace("## 葡萄", "## 紫"), "utf-8")
-    labels = corpus / "questions" / "fit.yaml"
-    labels.write_text(labels.read_text("utf-8").replace("'a.md#葡萄'", "'a.md#紫'"), "utf-8")
+    """Let one passage share the words of the others' questions, and take them from the latter."""
+    path, labels = corpus / "a.md", corpus / "questions" / "fit.yaml"
+    text = path.read_text("utf-8")
+    text = text.replace("苹果放在冰箱里保存。", "苹果怎么放葡萄怎么放香蕉怎么放。")
+    for fruit, words in (("葡萄", "葡萄洗净马上吃掉。"), ("香蕉", "香蕉挂在架子上通风。")):
+        text = text.replace(words, "乙。").replace(f"## {fruit}", f"## {words[-3]}色")
+        known = labels.read_text("utf-8")
+        labels.write_text(known.replace(f"'a.md#{fruit}'", f"'a.md#{words[-3]}色'"), "utf-8")
+    path.write_text(text, "utf-8")
 
 
 def test_a_build_that_answers_worse_is_refused_unless_forced(watched):
     before = generations.current(watched.index).generation.id
     worsen(watched.corpus)
-    with pytest.raises(QualityDropped, match="force"):
+    (watched.corpus / "more.pages").write_text("x", "utf-8")
+    with pytest.raises(QualityDropped, match="force") as raised:
         build(watched, CharacterEncoder())
+    assert "Newly wrong: 香蕉怎么放; 葡萄怎么放. " in str(raised.value)
+    assert "Files that were skipped: more.pages (not a guide file" in str(raised.value)
+    assert "assistant build --index NEW and assistant evaluate --index NEW" in str(raised.value)
     assert generations.current(watched.index).generation.id == before
     build(watched, CharacterEncoder(), force=True)
     assert generations.current(watched.index).generation.id != before
@@ -281,6 +289,33 @@ def test_how_much_worse_is_too_much_is_a_setting(watched):
     worsen(watched.corpus)
     build(watched.model_copy(update={"quality_drop": 1.0}), CharacterEncoder())
     assert generations.current(watched.index).generation.id != before
+
+
+def test_one_question_of_a_handful_is_no_drop(watched):
+    before = generations.current(watched.index).generation.id
+    for name in ("a.md", "questions/fit.yaml"):
+        path = watched.corpus / name
+        text = path.read_text("utf-8").replace("葡萄洗净马上吃掉。", "乙。")
+        path.write_text(text.replace("## 葡萄", "## 紫色").replace("#葡萄'", "#紫色'"), "utf-8")
+    build(watched, CharacterEncoder())
+    now = generations.current(watched.index).generation
+    assert now.id != before
+    assert now.manifest.facts["recall@1"] < 1
+
+
+def test_a_guide_with_few_labels_says_why_nothing_is_answered_without_reserve(
+    watched, monkeypatch, capsys
+):
+    for module in (cli, desk):
+        monkeypatch.setattr(module, "open_encoder", lambda _: CharacterEncoder())
+    place = ["--corpus", str(watched.corpus), "--index", str(watched.index)]
+    said = "nothing will be answered without reserve: 3 labelled questions so far"
+    for command in ("build", "calibrate", "doctor"):
+        main([command, *place])
+        out = capsys.readouterr().out
+        assert said in out, command
+    main(["calibrate", *place])
+    assert re.search(r"wrong_of_answered +-$", capsys.readouterr().out, re.M)
 
 
 def test_a_build_that_answers_as_well_is_taken(watched):

@@ -30,6 +30,7 @@ from assistant.handoff import (
 from assistant.questions import fit_questions
 from assistant.records import Reason
 from assistant.settings import Settings
+from assistant.terminal import answer_text
 from assistant.triage import TriageKind, small_talk_reply, triage
 from assistant.web.render import answer_html
 from assistant.web.wording import WORDS
@@ -363,10 +364,32 @@ def test_addresses_are_those_of_the_list(operator):
     assert {c.contact for c in handoff.channels} == set(operator.addresses)
 
 
-def test_a_channel_that_neither_guide_nor_operator_describes_is_left_out(desk):
-    contacts = Contacts((OperatorChannel("灯塔"), OperatorChannel("信", contact="a@b.example")))
-    handoff = hand_off(Case("asked_for_human", "转人工", "zh"), contacts, desk.index)
-    assert [channel.name for channel in handoff.channels] == ["信"]
+def test_a_channel_that_neither_guide_nor_operator_describes_says_where_to_look(desk):
+    contacts = Contacts((OperatorChannel("灯塔", passage="a.md#b"), OperatorChannel("信")))
+    for question, nowhere in (("转人工", "官方应用或官网"), ("a human", "official app or website")):
+        asked = desk.hand_off(question)
+        handoff = hand_off(
+            Case("asked_for_human", question, language_of(question)), contacts, desk.index
+        )
+        assert [(c.name, c.contact) for c in handoff.channels] == [("灯塔", None), ("信", None)]
+        answer = replace(asked, handoff=handoff)
+        page = LexborHTMLParser(answer_html(answer)).css_first(".handoff").text()
+        assert nowhere in page
+        assert answer_text(answer).count(nowhere) == 2
+
+
+@pytest.mark.parametrize("reason", REASONS)
+def test_without_any_channel_the_message_says_so_and_promises_none(desk, reason):
+    for language, said in (
+        ("zh", "运营方还没有列出联系方式"),
+        ("en", "The operator has listed no channel yet"),
+    ):
+        handoff = hand_off(Case(reason, "x", language), Contacts(), desk.index)
+        assert handoff.channels == ()
+        assert said in handoff.message
+        assert not re.search("可以这样联系|this is how to reach", handoff.message, re.IGNORECASE)
+        warns = re.search("密码|password", handoff.message)
+        assert bool(warns) == (reason in ("urgent_account_security", "contact_check"))
 
 
 @pytest.fixture

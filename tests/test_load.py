@@ -169,6 +169,29 @@ def test_a_link_inside_the_corpus_is_read(corpus):
     assert [d.path for d in load(corpus).documents] == ["again.md", "good.md"]
 
 
+def test_a_copy_of_a_file_is_named_with_the_file_it_copies(corpus):
+    (corpus / "lending.md").write_text("# 借书\n\n每人五本。\n", "utf-8")
+    (corpus / "more").mkdir()
+    (corpus / "more" / "copy.md").symlink_to("../lending.md")
+    (warning,) = load(corpus).warnings
+    assert warning.path == "more/copy.md"
+    assert "the same content as lending.md" in warning.reason
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("##12. 没有空格\n\n一。\n\n###二\n", "“##12. 没有空格”, and 1 more lines like it"),
+        ("一。\n#Topic\n", "“#Topic”: no heading"),
+        ("```\n#!/bin/sh\n#x\n```\n\n    #x\n\n一 `#x`。\n\n# 二 #x\n\n三。\n", ""),
+    ],
+)
+def test_lines_that_only_look_like_headings_are_named(corpus, text, words):
+    (corpus / "a.md").write_text(text, "utf-8")
+    assert words in " ".join(one.reason for one in load(corpus).warnings)
+    assert bool(words) == bool(load(corpus).warnings)
+
+
 def test_an_empty_corpus_is_an_error_that_says_what_was_seen(tmp_path):
     (tmp_path / "none").mkdir()
     (tmp_path / "none" / "x.md").write_bytes(b"")

@@ -94,6 +94,29 @@ def test_a_reference_to_nowhere_is_named(corpus):
 def test_a_corpus_without_labelled_questions_says_how_to_give_some(tmp_path):
     with pytest.raises(BadInput, match="--questions"):
         held_out(tmp_path)
-    (tmp_path / "bad.yaml").write_text("- just text\n", "utf-8")
-    with pytest.raises(BadInput, match="YAML list"):
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("- just text", r"bad\.yaml, entry 1 is 'just text'; expected a YAML list of \{ask"),
+        ("- {ask: a}\n- {question: b}", r"bad\.yaml, entry 2 has 'question', which is no key"),
+        ("- {ask: a}\n- {passage: b}", r"bad\.yaml, entry 2: 'ask' is missing"),
+        ("- {ask: a, passage: {b: c}}", r"bad\.yaml, entry 1: 'passage' is \{'b': 'c'\}"),
+        ("ask: a", r"bad\.yaml holds \{'ask': 'a'\}; expected a YAML list"),
+        ("- {ask: a", r"cannot read questions from .*bad\.yaml"),
+    ],
+)
+def test_a_wrong_entry_is_named_with_its_file_and_what_was_expected(tmp_path, text, words):
+    (tmp_path / "bad.yaml").write_text(text, "utf-8")
+    with pytest.raises(BadInput, match=words):
         read_questions(tmp_path / "bad.yaml")
+
+
+def test_a_renamed_heading_is_named_where_it_was_used_with_those_like_it(tmp_path, corpus):
+    text = "- {ask: a}\n- {ask: b, passage: 'topay-contact-guide.md#2. 找回登录密码'}\n"
+    (tmp_path / "fit.yaml").write_text(text, "utf-8")
+    passages = [chunk for document in corpus.documents for chunk in chunks(document, 400)]
+    named = r"fit\.yaml, entry 2: '.*#2\. 找回登录密码' names no.*#2\. 密码找回'"
+    with pytest.raises(BadInput, match=named):
+        locate(read_questions(tmp_path / "fit.yaml"), passages)
