@@ -205,6 +205,7 @@ class Contacts:
     checklist: tuple[OperatorItem, ...] = ()
     steps: tuple[Steps, ...] = ()
     official: tuple[str, ...] = ()
+    examples: tuple[str, ...] = ()
     zone: tzinfo = UTC
 
     def __hash__(self) -> int:
@@ -315,7 +316,7 @@ def _stretches(channel: OperatorChannel, now: datetime) -> Iterator[tuple[dateti
 _CHANNEL_KEYS = ("name", "name_en", "passage", "good_for", "contact", "hours", "languages")
 _ITEM_KEYS = ("item", "item_en", "passage")
 _STEP_KEYS = ("reason", "passage")
-_TOP_KEYS = ("channel", "checklist", "steps", "official", "time_zone")
+_TOP_KEYS = ("channel", "checklist", "steps", "official", "examples", "time_zone")
 _LONGEST = 200
 _SECRETS = re.compile(
     r"密码|密碼|口令|验证码|驗證碼|动态码|助记词|助記詞|私钥|私鑰|cvv|\bpin\b|pass(?:word|code)|"
@@ -354,6 +355,7 @@ def _contacts(values: dict[str, Any]) -> Contacts:
         checklist=tuple(_each("checklist", values, _item)),
         steps=tuple(_each("steps", values, _steps)),
         official=tuple(_texts("official", values.get("official", []))),
+        examples=tuple(_texts("examples", values.get("examples", []))),
         zone=_zone(values),
     )
 

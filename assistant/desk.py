@@ -100,6 +100,11 @@ class Desk:
         """Return the index in use."""
         return self._open.index
 
+    @property
+    def contacts(self) -> Contacts:
+        """Return the operator's list in use."""
+        return self._operator()
+
     def ask(self, question: str, previous: Sequence[str] = ()) -> Answer:
         """Answer a question; `previous` are the questions before it, oldest first.
 

@@ -9,8 +9,8 @@ PACKAGE = Path(__file__).parent.parent / "assistant"
 RIVER = """
 errors records settings metrics fold sound screen formats load split embed cluster store lexical
 generations vocabulary milvus collection search turns confidence questions calibrate answer
-evaluate report contacts triage handoff build shards desk kept schema rows postgres database
-writer history webhook frontdesk workers access gaps proposals stock terminal web.wording
+evaluate report contacts triage handoff build shards desk examples kept schema rows postgres
+database writer history webhook frontdesk workers access gaps proposals stock terminal web.wording
 web.render web.thread web.problems web.plain web.guard web.shell web.live web.office_words
 web.office web.login web.limits web.passing web.protocol web.samples web.bodies web.page web.facts
 web.api web.docs web.telemetry web.mcp web.widget web.rebuild web.maintain_words web.maintain

@@ -551,7 +551,8 @@ def test_hidden_characters_in_a_guide_change_nothing_that_is_found_or_seen(tmp_p
         places = {"corpus": corpus, "index": tmp_path / f"{kind}-index"}
         settings = Settings(**places, chunk_chars=4000)
         report = build(settings, CharacterEncoder())
-        assert [one.path for one in report.warnings] == ["guide.md"] * (kind == "hidden")
+        named = [one.path for one in report.warnings if one.path != "contacts.toml"]
+        assert named == ["guide.md"] * (kind == "hidden")
         desk = Desk(settings, CharacterEncoder())
         found[kind] = desk.search("提现手续费", 5)
         for hit in found[kind]:

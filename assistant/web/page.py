@@ -14,11 +14,12 @@ from pydantic import ValidationError
 import assistant.web.bodies as bodies
 from assistant.answer import Language, language_of
 from assistant.errors import AssistantError, BadInput
+from assistant.examples import MOST, Examples, KnownExamples
 from assistant.frontdesk import FrontDesk, Reply
 from assistant.kept import NotSaved
 from assistant.web.render import notice_html
 from assistant.web.thread import thread_html
-from assistant.web.wording import EXAMPLES, WORDS, half, preferred, say, tag
+from assistant.web.wording import WORDS, half, preferred, say, tag
 
 Found = TypeVar("Found")
 Sent = TypeVar("Sent", bound=bodies.Body)
@@ -77,7 +78,9 @@ def build_page(front: FrontDesk) -> gr.Blocks:
         thread = gr.HTML(elem_id="answer", apply_default_css=False)
         with gr.Column(elem_classes="beginning"):
             gr.Markdown(I18N("examples"), elem_classes="quiet")
-            examples = [one for language in EXAMPLES for one in _examples(language)]
+            known = KnownExamples(front.desk)
+            shown = known.now()
+            examples = [one for language in shown for one in _examples(language, shown)]
         with gr.Column(elem_classes="composer"):
             gr.HTML(_states(), elem_classes="state", apply_default_css=False)
             with gr.Row(elem_classes="asking"):
@@ -93,7 +96,9 @@ def build_page(front: FrontDesk) -> gr.Blocks:
             with gr.Row(elem_classes="always"):
                 person = gr.Button(I18N("person"), size="sm", elem_id="person")
                 clear = gr.Button(I18N("clear"), size="sm", elem_id="clear")
-        _listen(front, page, question, conversation, thread, (button, person, clear), examples)
+        _listen(
+            front, page, question, conversation, thread, (button, person, clear), examples, known
+        )
         _endpoints(front)
     page.queue(max_size=_WAITING, default_concurrency_limit=_AT_ONCE)
     return page
@@ -106,11 +111,13 @@ def _listen(
     conversation: gr.BrowserState,
     thread: gr.HTML,
     buttons: tuple[gr.Button, gr.Button, gr.Button],
-    examples: Sequence[tuple[gr.Button, str]],
+    examples: Sequence[gr.Button],
+    known: KnownExamples,
 ) -> None:
     """Say what happens when; every listener is a public endpoint unless it says it is private."""
     ask_button, person, clear = buttons
     asked, shown = [question, conversation], [thread, conversation, question]
+    built = known.now()
 
     def ask(words: str, kept: str, request: gr.Request) -> tuple[str, str, str]:
         return _answered(front, front.ask, _text(words), _text(kept), request)
@@ -121,7 +128,8 @@ def _listen(
         return _answered(front, front.hand_off, words, kept, request)
 
     def resume(kept: str, request: gr.Request) -> Any:
-        return _thread(front, _text(kept)) or gr.skip()  # who asked meanwhile keeps what came
+        turns = _thread(front, _text(kept)) or gr.skip()  # who asked meanwhile keeps what came
+        return turns, *_offered(known.now(), built)
 
     def forget(kept: str, request: gr.Request) -> tuple[str, str, str]:
         return _forgotten(front, _text(kept), request)
@@ -130,13 +138,9 @@ def _listen(
     gr.on([question.submit, ask_button.click], ask, asked, shown, api_name="turn", **private)
     person.click(hand_off, asked, shown, api_name="hand_off", **private)
     clear.click(forget, conversation, shown, api_name="forget", **private)
-    page.load(resume, conversation, thread, api_name="resume", **private)
-    for example, words in examples:
-
-        def ask_example(kept: str, request: gr.Request, words: str = words) -> tuple[str, str, str]:
-            return ask(words, kept, request)
-
-        example.click(ask_example, conversation, shown, **private)
+    page.load(resume, conversation, [thread, *examples], api_name="resume", **private)
+    for example in examples:
+        example.click(ask, [example, conversation], shown, **private)
 
 
 def _endpoints(front: FrontDesk) -> None:
@@ -185,13 +189,29 @@ async def _as_sent(data: Any, *_: object, **__: object) -> Any:
     return data.model_dump() if isinstance(data, GradioModel | GradioRootModel) else data
 
 
-def _examples(language: Language) -> list[tuple[gr.Button, str]]:
+def _examples(language: Language, shown: Examples) -> list[gr.Button]:
     """Show example questions in one language; the style sheet hides those of the other."""
     with gr.Row(elem_classes=["examples", f"only-{language}"]):
         return [
-            (gr.Button(words, size="sm", elem_classes="example"), words)
-            for words in EXAMPLES[language]
+            gr.Button(words, size="sm", elem_classes="example", visible=bool(words))
+            for words in _filled(shown[language])
         ]
+
+
+def _offered(now: Examples, built: Examples) -> list[Any]:
+    """Return what becomes of the examples' buttons: the guide may be another by now."""
+    if now == built:
+        return [gr.skip() for language in built for _ in _filled(built[language])]
+    return [
+        gr.update(value=words, visible=bool(words))
+        for language in built
+        for words in _filled(now[language])
+    ]
+
+
+def _filled(words: Sequence[str]) -> list[str]:
+    """Return as many words as there are buttons, "" for those without."""
+    return [*words, *[""] * (MOST - len(words))]
 
 
 def _answered(

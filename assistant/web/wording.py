@@ -18,8 +18,8 @@ WORDS: dict[str, dict[Language, str]] = {
     },
     "question": {"zh": "您的问题", "en": "Your question"},
     "placeholder": {
-        "zh": "例如：充值没到账怎么办",
-        "en": "e.g. my top-up is missing",
+        "zh": "请用一两句话描述您的问题",
+        "en": "Describe it in a sentence or two",
     },
     "ask": {"zh": "提问", "en": "Ask"},
     "person": {"zh": "找人工客服", "en": "Talk to a person"},
@@ -181,22 +181,6 @@ WORDS: dict[str, dict[Language, str]] = {
         "en": "Number {position} of {size} in the queue",
     },
 }
-
-EXAMPLES: dict[Language, tuple[str, ...]] = {
-    "zh": (
-        "充值没到账怎么办",
-        "忘记登录密码了",
-        "账户被盗了，怎么冻结",
-        "怎么联系在线客服",
-        "联系客服要准备什么资料",
-    ),
-    "en": (
-        "How do I reset my password?",
-        "I have a dispute with a merchant",
-        "When is support open?",
-    ),
-}
-
 
 _TAGS: dict[Language, str] = {"zh": "zh-CN", "en": "en"}
 
