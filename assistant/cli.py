@@ -2,6 +2,7 @@
 
 import argparse
 import dataclasses
+import difflib
 import getpass
 import os
 import sys
@@ -46,6 +47,8 @@ DONE, WITH_WARNINGS = 0, 1
 def main(arguments: list[str] | None = None) -> int:
     """Run one command; return its exit code, errors as one line on stderr."""
     options = _parser().parse_args(arguments)
+    if options.run is not _doctor:  # which tells it among the rest
+        _tell(_odd_variables())
     try:
         return int(options.run(options))
     except AssistantError as error:
@@ -57,6 +60,30 @@ def main(arguments: list[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("assistant: stopped", file=sys.stderr)
         return 130
+
+
+def _tell(notes: Iterable[str]) -> None:
+    for note in notes:
+        print(f"assistant: {safe(note)}", file=sys.stderr)
+
+
+def _odd_variables() -> list[str]:
+    """Name the variables of the environment that look like settings and are none."""
+    known = [f"ASSISTANT_{name.upper()}" for name in Settings.model_fields]
+    notes = []
+    for name in sorted(os.environ):
+        if name.upper().startswith("ASSISTANT_") and name.upper() not in known:
+            close = difflib.get_close_matches(name.upper(), known, n=1)
+            hint = f"; did you mean {close[0]}?" if close else ""
+            notes.append(f"the variable {name} is no setting and changes nothing{hint}")
+    return notes
+
+
+def _missing_corpus(settings: Settings) -> list[str]:
+    """Say when an index answers for a guide whose folder is not there."""
+    if settings.corpus.is_dir() or generations.pointer(settings.index) is None:
+        return []
+    return [f"no corpus folder at {settings.corpus}; what is in {settings.index} answers"]
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -156,10 +183,11 @@ def _build_shard(
 
 
 def _desk(options: argparse.Namespace) -> Desk:
+    settings = _settings(options)
+    _tell(_missing_corpus(settings))
     with Progress() as progress:
-        desk = Desk.open(_settings(options), progress)
-    for note in desk.notes:
-        print(f"assistant: {safe(note)}", file=sys.stderr)
+        desk = Desk.open(settings, progress)
+    _tell(desk.notes)
     return desk
 
 
@@ -270,7 +298,9 @@ def _calibrate(options: argparse.Namespace) -> int:
 def _serve(options: argparse.Namespace) -> int:
     from assistant.web import serve  # gradio takes seconds to import
 
-    return serve(_settings(options))
+    settings = _settings(options)
+    _tell(_missing_corpus(settings))
+    return serve(settings)
 
 
 # --- user ----------------------------------------------------------------------------------------
@@ -321,6 +351,8 @@ def _doctor(options: argparse.Namespace) -> int:
     print(f"python {sys.version.split()[0]}")
     for name in (*_PACKAGES, *_EXTRAS):
         print(f"  {name:26} {_installed(name)}")
+    for note in _odd_variables():
+        print(safe(note))
     problems = [
         problem
         for check in (_check_model, _check_corpus, _check_index)

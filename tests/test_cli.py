@@ -186,7 +186,19 @@ def test_a_corpus_folder_that_moved_keeps_its_index(capsys, own, settings):
     moved = settings.corpus.rename(settings.corpus.with_name("moved"))
     for corpus in (moved, settings.corpus):  # elsewhere, and not there at all
         arguments = ["ask", "忘记密码", "--corpus", corpus, "--index", settings.index]
-        assert run(capsys, *arguments)[0] == 0
+        code, _, errors = run(capsys, *arguments)
+        assert code == 0
+        missing = f"assistant: no corpus folder at {corpus}; what is in {settings.index} answers"
+        assert errors == [missing] * (corpus != moved)
+
+
+def test_a_variable_that_is_no_setting_is_named_with_the_closest(capsys, places, monkeypatch):
+    monkeypatch.setenv("ASSISTANT_TOPK", "5")
+    said = "the variable ASSISTANT_TOPK is no setting and changes nothing; did you mean "
+    assert run(capsys, "ask", "忘记密码", *places)[2] == [f"assistant: {said}ASSISTANT_TOP_K?"]
+    _, out, errors = run(capsys, "doctor", *places)
+    assert said in out
+    assert errors == []
 
 
 def test_doctor_names_what_is_wrong_and_the_repair(capsys, own, settings):

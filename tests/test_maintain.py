@@ -5,6 +5,7 @@ import json
 import re
 import threading
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -205,6 +206,29 @@ def test_changes_of_the_corpus_are_named_by_hash_and_until_they_are_built(page, 
     assert "Changed guide.md" not in said
     (corpus / "new.md").write_text("# 新\n\n新的一页。拨打 400-123-4567。\n", "utf-8")
     assert "Every file of the guide is as it was" in page.see("/maintain")
+
+
+def test_a_broken_list_of_contacts_is_said_above_what_changed(page, place):
+    (place.corpus / "contacts.toml").write_text("x = 1", "utf-8")
+    (place.corpus / "guide.md").write_text(GUIDE.replace("一元", "两元"), "utf-8")
+    said = page.see("/maintain")
+    assert "the file has 'x'" in said
+    assert said.index("the file has 'x'") < said.index("Changed guide.md")
+
+
+def test_why_nothing_is_answered_and_where_files_lie_is_said_in_both_languages(page, app, place):
+    (place.corpus / "photo.png").write_bytes(b"x")
+    labels, accepted = place.corpus / "questions", place.corpus / "accepted.qa.yaml"
+    said = page.see("/maintain")
+    assert "Nothing will be answered without reserve: 0 labelled questions so far" in said
+    assert f".yaml files in {labels}" in said
+    assert str(labels) in page.see("/maintain/report")
+    assert str(accepted) in page.see("/maintain/proposals")
+    with Browser(app, MAINTAINER, "zh") as chinese:
+        said = chinese.see("/maintain")
+    assert "现在没有问题会被直接回答：目前只有 0 个标注问题" in said
+    assert "photo.png 不是指南文件，能读的有" in said
+    assert "没有这个文件: 需要人工的用户看不到任何联系方式" in said
 
 
 def test_a_corpus_that_is_no_guide_any_more_is_said_and_the_index_serves_on(page, place):
@@ -412,7 +436,10 @@ def test_rolling_back_asks_first_then_answers_from_the_generation_before(page, p
     assert front.desk.generation == second
     page.do("/maintain/rollback")
     assert front.desk.generation == generations.pointer(place.index) == first
-    assert f"{first} in use" in page.see("/maintain")
+    said = page.see("/maintain")
+    assert f"{first} in use" in said
+    assert f"that index, {second}, is not the one in use now" in said
+    assert "the new index is in use" not in said
     assert "提现手续费是一元。三天内到账。" in page.get("/ask?question=提现手续费").json()["quotes"]
 
 
@@ -557,7 +584,8 @@ def test_a_gap_becomes_an_entry_that_the_next_build_answers_by(page, front, plac
     fields = visible(form.text)
     assert f"怎么把钱拿回家 {HOSTILE} " in fields
     (reference,) = re.findall('name="passage" value="([^"]*)"', form.text)
-    assert html.unescape(reference).startswith("guide.md#")
+    near = front.desk.ask(f"怎么把钱拿回家 {HOSTILE}").verdict != "unanswered"
+    assert html.unescape(reference).startswith("guide.md#" if near else "")
     made = page.do(
         "/maintain/proposals",
         questions="怎么把钱拿回家\n\n怎么把钱拿回家呀\n",
@@ -571,6 +599,17 @@ def test_a_gap_becomes_an_entry_that_the_next_build_answers_by(page, front, plac
     assert "in the index" in page.see("/maintain/proposals")
     answer = page.get("/ask?question=怎么把钱拿回家").json()
     assert answer["quotes"][0] == "提现手续费是一元。三天内到账。"
+
+
+@pytest.mark.parametrize("cut", [0.0, 2.0])
+def test_a_passage_that_the_desk_would_not_show_is_not_proposed(page, front, cut):
+    opened = front.desk._open
+    front.desk._open = replace(opened, curve=replace(opened.curve, refused_cut=cut))
+    ask_all(front, "提现手续费是多少钱")
+    form = page.get(gap_of(page.get("/maintain/gaps?days=7"))).text
+    (reference,) = re.findall('name="passage" value="([^"]*)"', form)
+    assert html.unescape(reference).startswith("guide.md#") == (cut == 0.0)
+    assert bool(reference) == (cut == 0.0)
 
 
 def test_a_gap_that_an_entry_answers_by_now_says_so(page, front):
@@ -615,7 +654,9 @@ def test_an_incomplete_entry_is_asked_for_again_with_what_was_written(
 ):
     sent = page.do("/maintain/proposals", questions=questions, passage=passage, answer=answer)
     assert sent.status_code == 422
-    assert "at least one question" in visible(sent.text)
+    both = "You gave both a passage and an answer; empty one."
+    said = both if questions.strip() and passage and answer else "at least one question"
+    assert said in visible(sent.text)
     assert f'value="{passage}"' in sent.text
     assert front.history.proposals() == []
 

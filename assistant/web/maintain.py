@@ -39,12 +39,12 @@ from assistant.proposals import (
     review,
     standing,
 )
-from assistant.questions import held_out
+from assistant.questions import FOLDER, held_out
 from assistant.records import Chunk, View
 from assistant.search import Index
 from assistant.stock import Shelved, Stock
 from assistant.web.login import needs, person_of
-from assistant.web.maintain_words import ago, origin, words
+from assistant.web.maintain_words import ago, origin, reason, words
 from assistant.web.office import language_of, office
 from assistant.web.rebuild import Job, changes
 from assistant.web.wording import half
@@ -109,6 +109,7 @@ def _page(
         "ago": lambda at: ago(datetime.now(UTC) - at, language),
         "origin_of": partial(origin, language=language),
         "clock": _clock,
+        "reason_of": partial(reason, language=language),
         "stamp": int(time.time()),
     }
     return office(f"{name}.html", request, person, status, **given, **values)
@@ -215,6 +216,9 @@ class _Room:
             changes=self.stock.changes(manifest) if manifest else None,
             notes=self.front.notes,
             run=self.building.run,
+            current=self.front.desk.generation,
+            labels=self.settings.corpus / FOLDER,
+            enough=report.ENOUGH_LABELLED,
             earlier=self._earlier(shelf),
         )
 
@@ -241,8 +245,10 @@ class _Room:
         self, request: Request, person: Maintainer
     ) -> AsyncIterator[ServerSentEvent]:
         """Tell how the build goes."""
-        async for event in _told(self.building, "_maintain_build", request, person):
-            yield event
+        async for run in changes(self.building):
+            current = self.front.desk.generation
+            yield _part(_page("_maintain_build", request, person, run=run, current=current))
+        yield _ENDED
 
     def _build(self, force: bool, progress: Progress) -> Report:
         built = build(self.settings, self.front.desk.encoder, progress, force)
@@ -314,6 +320,7 @@ class _Room:
             request,
             person,
             run=self.measuring.run,
+            folder=self.settings.corpus / FOLDER,
             shelf=self.stock.generations(),
             current=self.front.desk.generation,
             written=datetime.fromtimestamp(kept.stat().st_mtime, UTC) if kept.exists() else None,
@@ -342,8 +349,9 @@ class _Room:
         self, request: Request, person: Maintainer
     ) -> AsyncIterator[ServerSentEvent]:
         """Tell how the evaluation goes."""
-        async for event in _told(self.measuring, "_maintain_measure", request, person):
-            yield event
+        async for run in changes(self.measuring):
+            yield _part(_page("_maintain_measure", request, person, run=run))
+        yield _ENDED
 
     def _measure(self, against: str, progress: Progress) -> str:
         questions = held_out(self.settings.corpus)
@@ -407,6 +415,7 @@ class _Room:
             "maintain_proposals",
             request,
             person,
+            file=self.settings.corpus / FILE,
             new=list(zip(new, self._reviews(new), strict=True)),
             accepted=self._standing(accepted),
             refused=[one for one in every if one.state == "refused"][:_MOST_DECIDED],
@@ -444,7 +453,7 @@ class _Room:
         gaps = self._gaps(_days(days))[0] if gap else []
         found = next((one for one in gaps if _key(one) == gap), None)
         if found:
-            questions, passage = found.questions, found.reference
+            questions, passage = found.questions, self._likely(found)
         elif of:
             old = proposal_of(self.front.history, of)
             questions, passage, answer = old.questions, old.passage, old.answer
@@ -457,6 +466,11 @@ class _Room:
             origin="gap" if found else "maintainer",
             trouble="entry_gone" if gap and not found else "",
         )
+
+    def _likely(self, gap: Gap) -> str:
+        """Return the passage nearest to a gap, "" where the desk would not show it either."""
+        answer = self.front.desk.ask(gap.questions[0])
+        return gap.reference if answer.verdict != "unanswered" else ""
 
     def propose(self, request: Request, fields: Fields, person: Maintainer) -> Response:
         """Keep an entry as a proposal, and accept it where that was asked for."""
@@ -473,7 +487,7 @@ class _Room:
                 passage=passage,
                 answer=answer,
                 origin=origin,
-                trouble="entry_one_of",
+                trouble="entry_both" if passage and answer else "entry_one_of",
             )
         made = self.front.history.propose(questions, passage, answer, person.name, origin)
         if fields.get("then") == "accept":
@@ -515,14 +529,12 @@ class _Room:
         return StreamingResponse(lines, 200, headers, "application/x-ndjson")
 
 
-async def _told(
-    job: Job[Any], template: str, request: Request, person: Person
-) -> AsyncIterator[ServerSentEvent]:
+_ENDED = ServerSentEvent(raw_data="", event="end")
+
+
+def _part(shown: HTMLResponse) -> ServerSentEvent:
     """Tell a run as the part of the page that shows it."""
-    async for run in changes(job):
-        shown = _page(template, request, person, run=run)
-        yield ServerSentEvent(raw_data=bytes(shown.body).decode(), event="run")
-    yield ServerSentEvent(raw_data="", event="end")
+    return ServerSentEvent(raw_data=bytes(shown.body).decode(), event="run")
 
 
 def _pieces(index: Index, rows: Sequence[int], first: int, shown: Sequence[int]) -> list[Piece]:

@@ -25,6 +25,18 @@ WORDS: dict[str, dict[Language, str]] = {
         "zh": "{answered} 起直接回答，低于 {refused} 转人工",
         "en": "answered from {answered}, handed over below {refused}",
     },
+    "reserved": {
+        "zh": "现在没有问题会被直接回答：目前只有 {count} 个标注问题，大约需要 100 到 200 个"
+        "（{folder} 里的 .yaml 文件）；也可以调高 answered_risk。",
+        "en": "Nothing will be answered without reserve: {count} labelled questions so far, some "
+        "100 to 200 are needed (.yaml files in {folder}), or raise answered_risk.",
+    },
+    "reserved_all": {
+        "zh": "现在没有问题会被直接回答：没有一个把握程度能保证 answered_risk。请调高它，"
+        "或先改好评测里没有答好的问题。",
+        "en": "Nothing will be answered without reserve: no confidence keeps answered_risk. Raise "
+        "it, or mend what fails in the evaluation.",
+    },
     "files": {"zh": "文件", "en": "Files"},
     "sections": {"zh": "章节", "en": "Sections"},
     "passages": {"zh": "段落", "en": "Passages"},
@@ -62,6 +74,10 @@ WORDS: dict[str, dict[Language, str]] = {
     "run_done": {
         "zh": "重建完成，用时 {seconds} 秒，新索引已启用。",
         "en": "Built in {seconds} s; the new index is in use.",
+    },
+    "run_left": {
+        "zh": "重建完成，用时 {seconds} 秒；建成的索引 {id} 现在没有使用。",
+        "en": "Built in {seconds} s; that index, {id}, is not the one in use now.",
     },
     "run_busy": {
         "zh": "另一个程序正在重建这个索引，这一次没有开始。等它结束后再按一次。",
@@ -165,8 +181,8 @@ WORDS: dict[str, dict[Language, str]] = {
     # --- The report
     "report": {"zh": "评测报告", "en": "Evaluation"},
     "report_lead": {
-        "zh": "用标注问题（corpus/questions/）测量现在的索引；不参与拟合的问题优先。",
-        "en": "Measures the index in use on the labelled questions of corpus/questions/, those "
+        "zh": "用标注问题（{folder}）测量现在的索引；不参与拟合的问题优先。",
+        "en": "Measures the index in use on the labelled questions of {folder}, those "
         "that nothing was fitted on where there are any.",
     },
     "measure": {"zh": "开始评测", "en": "Measure now"},
@@ -244,9 +260,8 @@ WORDS: dict[str, dict[Language, str]] = {
     # --- Proposals
     "proposals": {"zh": "提议", "en": "Proposals"},
     "proposals_lead": {
-        "zh": "接受后写入 corpus/accepted.qa.yaml，下一次重建生效。",
-        "en": "What is accepted is written to corpus/accepted.qa.yaml and takes effect with the "
-        "next build.",
+        "zh": "接受后写入 {file}，下一次重建生效。",
+        "en": "What is accepted is written to {file} and takes effect with the next build.",
     },
     "new_entry": {"zh": "新的问答条目", "en": "New Q&A entry"},
     "to_decide": {"zh": "待决定（{count}）", "en": "To decide ({count})"},
@@ -306,6 +321,10 @@ WORDS: dict[str, dict[Language, str]] = {
         "zh": "这个缺口已经不在列表里，请直接填写。",
         "en": "That gap is not in the list any more; fill in the form.",
     },
+    "entry_both": {
+        "zh": "段落和回答您都填了，请清空其中一项。",
+        "en": "You gave both a passage and an answer; empty one.",
+    },
     "entry_one_of": {
         "zh": "请写至少一个问法，并在段落和回答中填一项。",
         "en": "Write at least one question, and either a passage or an answer.",
@@ -326,6 +345,36 @@ def words(language: Language, key: str, **values: object) -> str:
         return of_the_frame(key, language, **values)
     phrase = WORDS[key][language]
     return phrase.format(**values) if values else phrase
+
+
+# What loading says of a file, which is English: the phrases that are always the same.
+_REASONS = {
+    "empty": "空文件",
+    "no text in it": "里面没有文字",
+    "a binary file": "二进制文件",
+    "not a guide file; read are": "不是指南文件，能读的有",
+    "contacts that are not on the operator's list": "有不在官方联系名单上的联系方式",
+    "it has the same content as": "内容与它相同：",
+    "no heading without a space behind the #": "# 后面没有空格，不算标题",
+    "there is none": "没有这个文件",
+    "it has no [[channel]]": "里面没有 [[channel]]",
+    "whoever needs a person is shown no way to one": "需要人工的用户看不到任何联系方式",
+    "names no section of the guide": "在指南里没有对应的章节",
+    "nothing is quoted for it": "不会引用任何段落",
+    "did you mean": "是不是",
+    "remove one of them": "请删除其中一个",
+    "cannot be read": "无法读取",
+    "Save it as UTF-8": "请存为 UTF-8",
+}
+
+
+def reason(said: str, language: Language) -> str:
+    """Return why a file is named, its fixed phrases in the page's language."""
+    if language == "zh":
+        for english, chinese in _REASONS.items():
+            if english != "empty" or said == english:
+                said = said.replace(english, chinese)
+    return said
 
 
 def origin(name: str, language: Language) -> str:
