@@ -262,7 +262,7 @@ def flag_list(corpus: Path, contacts: Contacts, passages: Sequence[Chunk]) -> tu
         there = (corpus / CONTACTS).exists()
         said.append(
             f"{'it has no [[channel]]' if there else 'there is none'}: whoever needs a person is "
-            "shown no way to one. Write one as the file of that name in the shipped corpus explains"
+            "shown no way to one. The shipped one explains how to write it"
         )
     named = [
         *(("channel", n, one.passage) for n, one in enumerate(contacts.channels, 1)),

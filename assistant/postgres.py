@@ -72,7 +72,7 @@ def require_driver() -> Any:
     except ImportError:
         raise UsageError(
             "ASSISTANT_HISTORY names a PostgreSQL database, which needs an extra here: "
-            'pip install "guide-assistant[postgres]"'
+            '.venv/bin/pip install -c constraints.txt -e ".[postgres]"'
         ) from None
     return psycopg
 

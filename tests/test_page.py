@@ -126,9 +126,9 @@ def ask(page, question):
 # --- Languages -----------------------------------------------------------------------------------
 
 LABELS = {
-    "zh-CN": ("客服助手", "您的问题", "提问", "充值没到账怎么办", "请不要输入密码", "常见的问题"),
+    "zh-CN": ("客服助手", "您的问题", "提问", "充值没到账怎么办", "请不要输入密码", "例如可以问"),
     "en-GB": ("Support assistant", "Your question", "Ask", "When is support open?")
-    + ("Never enter a password", "People often ask"),
+    + ("Never enter a password", "For example"),
 }
 
 

@@ -359,6 +359,7 @@ _REASONS = {
     "there is none": "没有这个文件",
     "it has no [[channel]]": "里面没有 [[channel]]",
     "whoever needs a person is shown no way to one": "需要人工的用户看不到任何联系方式",
+    "The shipped one explains how to write it": "写法见随附指南里的同名文件",
     "names no section of the guide": "在指南里没有对应的章节",
     "nothing is quoted for it": "不会引用任何段落",
     "did you mean": "是不是",
