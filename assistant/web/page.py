@@ -140,7 +140,7 @@ def _listen(
     clear.click(forget, conversation, shown, api_name="forget", **private)
     page.load(resume, conversation, [thread, *examples], api_name="resume", **private)
     for example in examples:
-        example.click(ask, [example, conversation], shown, **private)
+        example.click(ask, [example, conversation], shown, api_name="example", **private)
 
 
 def _endpoints(front: FrontDesk) -> None:
