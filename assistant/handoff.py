@@ -316,8 +316,8 @@ def _message(case: Case, contacts: Contacts) -> str:
 
 _LEADS: dict[Reason, dict[Language, str]] = {
     "asked_for_human": {
-        "zh": "好的，请联系客服人员，方式在下面。",
-        "en": "Of course. This is how to reach a person.",
+        "zh": "好的，可以请客服人员来帮您。",
+        "en": "Of course. A person can help you with this.",
     },
     "urgent_account_security": {
         "zh": "这很紧急，请马上按指南的步骤保护账户：",
@@ -357,8 +357,8 @@ _LEADS_OF_KINDS: dict[TriageKind | None, dict[Language, str]] = {
         "private key; whoever asks, do not tell or type it.",
     },
     "unreached": {
-        "zh": "联系不上时，可以换一种方式，或者换个时间再试；方式在下面。",
-        "en": "Where one way does not answer, try another, or another time; the ways are below.",
+        "zh": "联系不上时，可以换一种方式，或者换个时间再试。",
+        "en": "Where one way does not answer, try another, or try again at another time.",
     },
 }
 _SEVERAL: dict[Language, str] = {

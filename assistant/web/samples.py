@@ -102,7 +102,7 @@ _TICKET = {
 
 ASKED = _shown(_ANSWERED)
 HANDED_OFF = _shown(
-    {**_ANSWERED, "verdict": "uncertain", "message": "好的，请联系客服人员，方式在下面。"}
+    {**_ANSWERED, "verdict": "uncertain", "message": "好的，可以请客服人员来帮您。"}
     | {"handoff": _HANDOFF}
 )
 FOUND = _shown({"hits": [_HIT]})
