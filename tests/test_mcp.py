@@ -386,4 +386,4 @@ def test_without_the_extra_the_route_says_what_to_install(desk, tmp_path, monkey
         for answer in (call(client, ASK), client.get("/mcp")):
             assert answer.status_code == 501
             assert answer.headers["content-type"] == "application/problem+json"
-            assert 'pip install "guide-assistant[mcp]"' in answer.json()["detail"]
+            assert 'pip install -c constraints.txt -e ".[mcp]"' in answer.json()["detail"]

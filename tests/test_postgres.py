@@ -281,7 +281,7 @@ def test_a_copy_is_left_to_the_servers_own_tool(history, tmp_path):
 
 def test_a_missing_driver_names_the_extra(monkeypatch):
     monkeypatch.setitem(sys.modules, "psycopg", None)
-    with pytest.raises(UsageError, match=r"guide-assistant\[postgres\]"):
+    with pytest.raises(UsageError, match=r"constraints\.txt -e \"\.\[postgres\]\""):
         History.open(Settings(history="postgresql+psycopg://x@127.0.0.1/y"))
 
 

@@ -365,6 +365,10 @@ def quoted(value: object) -> Iterator[dict]:
             yield from quoted(inner)
 
 
+def unnumbered(heading: str) -> str:
+    return re.sub(r"^[0-9一二三四五六七八九十]+[.、]\s*", "", heading)
+
+
 def check_honest(told: dict, text: str) -> None:
     """See that an answer has no contact of its own, asks for no secret and quotes exactly."""
     known = {*LISTED, *contacts_shown(text)}
@@ -372,7 +376,7 @@ def check_honest(told: dict, text: str) -> None:
     own = own.replace(told["question"], "").replace(told["generation"], "")
     assert set(contacts_shown(own)) <= known, told["question"]
     for heading in re.findall(r"^#+ (.*)", text, re.MULTILINE):  # named where several may be meant
-        own = own.replace(heading, "")
+        own = own.replace(heading, "").replace(unnumbered(heading), "")
     for sentence in sentences(own):
         assert not SECRET.search(sentence) or FORBIDS.search(sentence), told["question"]
     for one in quoted(told):

@@ -30,7 +30,9 @@ _ABOUT = (
     "quotes word for word, with its source. When the verdict is not `answered`, say so and pass on "
     "the handoff. Never add a phone number, link or address of your own."
 )
-_INSTALL = 'MCP needs an extra here: pip install "guide-assistant[mcp]", then restart.'
+_INSTALL = (
+    'MCP needs an extra here: .venv/bin/pip install -c constraints.txt -e ".[mcp]", then restart.'
+)
 _log = logging.getLogger(__name__)
 
 
