@@ -32,7 +32,7 @@ TriageKind = Literal[
 _Search = Callable[[str], re.Match[str] | None]
 
 DATA = Path(__file__).parent / "data"
-PATTERNS = DATA / "triage.toml"
+CLUES = DATA / "triage.toml"
 PHRASES = DATA / "phrases.toml"
 WEIGHTS = DATA / "triage_weights.json"
 
@@ -42,6 +42,7 @@ _LONGEST_UNREACHED = 60  # a longer text is about more than that
 _CLEARLY = 150  # an urgent score above which even a number to be checked does not matter
 _RUN = re.compile(r"[\u3400-\u9fff]+|[a-z]+|[0-9]+")
 _LETTER = re.compile("[a-z]")
+_NEVER = "(?!)"
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,16 +101,20 @@ def _windows(text: str) -> Iterator[str]:
 
 def features(folded: str) -> set[str]:
     """Return the features of a folded text: clues, pairs of clues, pieces of words."""
-    searches = _searches(_LETTER.search(folded) is not None, folded.isascii())
     seen = {
         group: [name for name, search in table if search(folded)]
-        for group, table in searches.items()
+        for group, table in _searches(*_writing(folded)).items()
     }
     found = _pieces(_RUN.findall(folded.replace("'", "")))
     found.update(f"@{name}" for names in seen.values() for name in names)
     for group in ("urgent", "human"):
         found.update(f"@{a}@{b}" for a, b in combinations(seen[group], 2))
     return found
+
+
+def _writing(folded: str) -> tuple[bool, bool]:
+    """Tell whether a folded text has small letters, and whether it is all ASCII."""
+    return _LETTER.search(folded) is not None, folded.isascii()
 
 
 def _pieces(runs: list[str]) -> set[str]:
@@ -134,35 +139,53 @@ def _pieces(runs: list[str]) -> set[str]:
 
 @lru_cache(maxsize=4)
 def _searches(letters: bool, ascii_only: bool) -> dict[str, list[tuple[str, _Search]]]:
-    """Return the clues that a text can have, with what looks for them.
+    """Return what looks for the clues that a text can have."""
+    found = _compiled(CLUES, letters, ascii_only)
+    return {group: [(n, p.search) for n, p in table.items()] for group, table in found.items()}
 
-    Of every clue training found out whether it needs a small letter, or a character beyond ASCII.
+
+@lru_cache(maxsize=4)
+def _phrases(letters: bool, ascii_only: bool) -> dict[str, dict[str, re.Pattern[str]]]:
+    """Return what looks for the phrases that a text can have."""
+    return _compiled(PHRASES, letters, ascii_only)
+
+
+def _compiled(path: Path, letters: bool, ascii_only: bool) -> dict[str, dict[str, re.Pattern[str]]]:
+    """Compile the tables of a pattern file, but for what a text cannot have.
+
+    Of every alternative training found out whether it needs a small letter, or a character beyond
+    ASCII; a clue of which nothing is left is left out.
     """
     needs = _trained()["needs"]
     never = {*(() if letters else needs["letter"]), *(needs["beyond_ascii"] if ascii_only else ())}
+    kept = {
+        group: {
+            name: [one for i, one in enumerate(given) if f"{group}.{name}.{i}" not in never]
+            for name, given in table.items()
+        }
+        for group, table in alternatives(path).items()
+    }
+    if path == CLUES:
+        kept = {g: {n: given for n, given in table.items() if given} for g, table in kept.items()}
     return {
-        group: [(name, pattern.search) for name, pattern in table.items() if name not in never]
-        for group, table in patterns().items()
+        group: {name: re.compile("|".join(given) or _NEVER) for name, given in table.items()}
+        for group, table in kept.items()
     }
 
 
-@lru_cache(maxsize=1)
-def patterns() -> dict[str, dict[str, re.Pattern[str]]]:
-    """Return what looks for each clue, in groups."""
-    return _read(PATTERNS)
-
-
-def _read(path: Path) -> dict[str, dict[str, re.Pattern[str]]]:
-    """Compile the tables of a pattern file; a list is one pattern of alternatives."""
+def alternatives(path: Path) -> dict[str, dict[str, list[str]]]:
+    """Return the patterns of a file, in groups; each a list of which one has to match."""
     tables = tomllib.loads(path.read_text("utf-8"))
     words = tables.pop("words")
 
-    def pattern(given: str | list[str]) -> re.Pattern[str]:
-        text = given if isinstance(given, str) else "|".join(given)
-        return re.compile(re.sub("<([A-Z]+)>", lambda name: str(words[name[1]]), text))
+    def spelled_out(text: str) -> str:
+        return re.sub("<([A-Z]+)>", lambda name: str(words[name[1]]), text)
 
     return {
-        group: {name: pattern(given) for name, given in table.items()}
+        group: {
+            name: [spelled_out(text) for text in ([given] if isinstance(given, str) else given)]
+            for name, given in table.items()
+        }
         for group, table in tables.items()
     }
 
@@ -182,7 +205,7 @@ def _trained() -> dict[str, Any]:
 
 def patterns_sha256() -> str:
     """Return the hash of the patterns, which the weights were trained for."""
-    return hashlib.sha256(PATTERNS.read_bytes()).hexdigest()
+    return hashlib.sha256(CLUES.read_bytes()).hexdigest()
 
 
 # --- Contacts to be confirmed, coins to be praised, small talk -----------------------------------
@@ -207,7 +230,7 @@ def asks_to_vouch(folded: str) -> bool:
 
 def is_small_talk(folded: str) -> bool:
     """Tell whether a short folded text is nothing but greetings, thanks, farewells or nods."""
-    kinds = _phrases()["small_talk"]
+    kinds = _phrases(*_writing(folded))["small_talk"]
     said = [kinds[kind] for kind in _MOODS if kinds[kind].search(folded)]
     if not said or len(folded) > _LONGEST_SMALL_TALK:
         return False
@@ -218,12 +241,7 @@ def is_small_talk(folded: str) -> bool:
 
 
 def _has(group: str, name: str, folded: str) -> bool:
-    return _phrases()[group][name].search(folded) is not None
-
-
-@lru_cache(maxsize=1)
-def _phrases() -> dict[str, dict[str, re.Pattern[str]]]:
-    return _read(PHRASES)
+    return _phrases(*_writing(folded))[group][name].search(folded) is not None
 
 
 _MOODS = ("thank", "bye", "greet", "nod")

@@ -23,7 +23,7 @@ from sklearn.feature_extraction.text import CountVectorizer
 from sklearn.linear_model import LogisticRegression
 
 from assistant.fold import fold
-from assistant.triage import PATTERNS, WEIGHTS, features, patterns, patterns_sha256
+from assistant.triage import CLUES, PHRASES, WEIGHTS, alternatives, features, patterns_sha256
 
 DATA = Path(__file__).parent / "training_data"
 CORPUS = Path(__file__).parent.parent / "corpus"
@@ -212,15 +212,17 @@ def as_written(kind: str, model: Model) -> dict[str, Any]:
 
 
 def needs() -> dict[str, list[str]]:
-    """Return the clues whose every match has a small letter, or a character beyond ASCII."""
+    """Return the alternatives whose every match has a small letter, or what is beyond ASCII."""
     kinds: dict[str, Callable[[int], bool]] = {
         "letter": lambda code: ord("a") <= code <= ord("z"),
         "beyond_ascii": lambda code: code > 127,
     }
     parsed = {
-        name: _parser.parse(pattern.pattern, pattern.flags)
-        for table in patterns().values()
-        for name, pattern in table.items()
+        f"{group}.{name}.{i}": _parser.parse(text)
+        for path in (CLUES, PHRASES)
+        for group, table in alternatives(path).items()
+        for name, given in table.items()
+        for i, text in enumerate(given)
     }
     return {
         kind: [name for name, tree in parsed.items() if _needs(tree, inside)]
@@ -259,9 +261,7 @@ def main() -> int:
     )
     WEIGHTS.write_text(text + "\n", "utf-8")
     sizes = {kind: len(model["weights"]) for kind, model in models.items()}
-    print(
-        f"{WEIGHTS.name}: {len(text.encode()) / 1000:.0f} kB, weights {sizes}, for {PATTERNS.name}"
-    )
+    print(f"{WEIGHTS.name}: {len(text.encode()) / 1000:.0f} kB, weights {sizes}, for {CLUES.name}")
     return 0
 
 

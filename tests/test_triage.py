@@ -7,6 +7,7 @@ phrases that fail.
 import gzip
 import json
 import random
+import re
 import string
 import sys
 
@@ -17,13 +18,16 @@ from conftest import REPOSITORY
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from assistant import triage as triage_room
 from assistant.contacts import contacts_in
 from assistant.fold import fold
 from assistant.triage import (
+    CLUES,
+    PHRASES,
     WEIGHTS,
+    alternatives,
     features,
     is_small_talk,
-    patterns,
     patterns_sha256,
     score,
     small_talk_reply,
@@ -162,14 +166,22 @@ def spoken():
 
 @settings(max_examples=300, deadline=None)
 @given(st.data())
-def test_no_clue_is_missed_by_looking_only_for_those_that_a_text_can_have(spoken, data):
+def test_nothing_is_missed_by_looking_only_for_what_a_text_can_have(spoken, data):
     parts = st.lists(st.sampled_from(spoken) | st.text(max_size=4), max_size=4)
     text = fold(" ".join(data.draw(parts)))
-    seen = {f"@{n}" for table in patterns().values() for n, p in table.items() if p.search(text)}
+    clues = {name: one for table in alternatives(CLUES).values() for name, one in table.items()}
+    seen = {f"@{name}" for name, listed in clues.items() if found(listed, text)}
     assert {f for f in features(text) if f.count("@") == 1 and f[0] == "@"} == seen
+    for group, table in alternatives(PHRASES).items():
+        for name, listed in table.items():
+            assert triage_room._has(group, name, text) == found(listed, text)
 
 
-def test_what_a_clue_needs_is_as_training_finds_it():
+def found(patterns, text):
+    return any(re.search(pattern, text) for pattern in patterns)
+
+
+def test_what_a_pattern_needs_is_as_training_finds_it():
     assert json.loads(WEIGHTS.read_text("utf-8"))["needs"] == train_triage.needs()
 
 
