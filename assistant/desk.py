@@ -225,7 +225,9 @@ class Desk:
 
         The second value is the probability that the first passage found answers it.
         """
-        index, curve, depth = opened.index, opened.curve, max(self.settings.top_k, 5)
+        index, curve, depth = opened.index, opened.curve, self.settings.top_k
+        if before:  # what both turns find is ordered by what each found
+            depth = max(depth, 5)
         alone = index.search(asked, depth)
         confidence = curve.probability(alone)
         if not before or confidence >= curve.answered_cut or not is_short(asked):
@@ -276,7 +278,7 @@ class Desk:
         found: tuple[Quote, ...] = ()
         confidence = 0.0
         try:
-            ranking = opened.index.search(case.question, max(self.settings.top_k, 5))
+            ranking = opened.index.search(case.question, self.settings.top_k)
             confidence = opened.curve.probability(ranking)
             if confidence >= opened.curve.refused_cut:
                 found = choose(opened.index, ranking, self.settings.top_k)

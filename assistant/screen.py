@@ -127,9 +127,10 @@ def mask_secrets(text: str, spare: Container[str] = ()) -> tuple[str, tuple[str,
     plain = text.translate(_ASCII_FORMS)
     masks: dict[Span, str] = {}
     kinds: dict[str, None] = {}
-    digits, english = bool(_DIGIT.search(plain)), not _HAN.search(text)
-    for kind, find in _RULES:
-        if not digits and kind in _OF_DIGITS:
+    english = not _HAN.search(text)
+    there = set(plain)
+    for kind, one_of, find in _RULES:
+        if one_of and one_of.isdisjoint(there):
             continue
         if found := _apart(find(plain)):
             kinds[kind] = None
@@ -415,22 +416,24 @@ def _everywhere(pattern: re.Pattern[str]) -> Callable[[str], Iterator[Span]]:
     return lambda text: (m.span(1 if pattern.groups else 0) for m in pattern.finditer(text))
 
 
-# Earlier rules win: a card that is named as a code is a code.
-_RULES: tuple[tuple[str, Callable[[str], Iterable[Span]]], ...] = (
-    ("email", _everywhere(_EMAIL)),
-    ("private_key", _everywhere(_PRIVATE_KEY)),
-    ("access_key", _everywhere(_ACCESS_KEY)),
-    ("id_card", _id_cards),
-    ("id_card", _everywhere(_NAMED_ID)),
-    ("mobile", _everywhere(_MOBILE)),
-    ("iban", _ibans),
-    ("card", _cards),
-    ("card", _everywhere(_NAMED_CARD)),
-    ("card_code", _everywhere(_CARD_CODE)),
-    ("code", _codes),
-    ("password", _passwords),
-    ("seed_phrase", _seed_phrases),
-    ("seed_phrase", _everywhere(_CHINESE_SEED)),
+_DIGITS_ONE_OF = frozenset("0123456789")
+# Each with characters of which every secret of its kind has one, where there are such. Earlier
+# rules win: a card that is named as a code is a code.
+_RULES: tuple[tuple[str, frozenset[str], Callable[[str], Iterable[Span]]], ...] = (
+    ("email", frozenset("@"), _everywhere(_EMAIL)),
+    ("private_key", frozenset("钥鑰kK"), _everywhere(_PRIVATE_KEY)),
+    ("access_key", frozenset("-_."), _everywhere(_ACCESS_KEY)),
+    ("id_card", _DIGITS_ONE_OF, _id_cards),
+    ("id_card", _DIGITS_ONE_OF, _everywhere(_NAMED_ID)),
+    ("mobile", _DIGITS_ONE_OF, _everywhere(_MOBILE)),
+    ("iban", _DIGITS_ONE_OF, _ibans),
+    ("card", _DIGITS_ONE_OF, _cards),
+    ("card", _DIGITS_ONE_OF, _everywhere(_NAMED_CARD)),
+    ("card_code", _DIGITS_ONE_OF, _everywhere(_CARD_CODE)),
+    ("code", _DIGITS_ONE_OF, _codes),
+    ("password", frozenset("密口pP"), _passwords),
+    ("seed_phrase", frozenset(), _seed_phrases),
+    ("seed_phrase", frozenset(), _everywhere(_CHINESE_SEED)),
 )
 _MASKS = {
     "email": ("[邮箱]", "[e-mail]"),
@@ -445,8 +448,6 @@ _MASKS = {
     "password": ("[密码]", "[password]"),
     "seed_phrase": ("[助记词]", "[recovery phrase]"),
 }
-_DIGIT = re.compile("[0-9]")
-_OF_DIGITS = frozenset(("id_card", "mobile", "iban", "card", "card_code", "code"))
 _MASK = re.compile("|".join(re.escape(mask) for pair in _MASKS.values() for mask in pair))
 
 

@@ -46,6 +46,8 @@ _ENDS = ".ends"
 _REBUILD = "Rebuild with: assistant build"
 _RIDGE = 0.01  # keeps near-equal views from making the span unstable
 
+_NONE: Rows = np.zeros(0, dtype=np.int64)
+
 Spans = tuple[tuple[int, int], ...]
 Record = TypeVar("Record", Document, Chunk, View)
 
@@ -250,7 +252,7 @@ class Index:
             weights=weights,
             weight=sum(weights.values()),
             most=min(self._pool + 8 * top_k + len(query.hidden), self.view_count),
-            hidden=np.array(sorted(query.hidden), dtype=np.int64),
+            hidden=np.array(sorted(query.hidden), dtype=np.int64) if query.hidden else _NONE,
             unlike=query.unlike,
             within=query.within,
         )
