@@ -117,6 +117,8 @@ def take(browser: Browser, address: str, language: str, scheme: str, size: dict[
     shoot(page, f"start-{look}")
     first, *others, last = QUESTIONS[language]
     ask(page, first)
+    page.keyboard.press("Control+Home")  # the page shows the answer from its question on
+    page.wait_for_timeout(300)
     shoot(page, f"page-{look}")
     source = page.get_attribute("#answer a.open", "href")
     for question in others:
@@ -125,7 +127,8 @@ def take(browser: Browser, address: str, language: str, scheme: str, size: dict[
     ask(page, last)
     shoot(page, f"urgent-{look}")
     turn = page.locator("#answer .turn").last
-    turn.locator("form.ticket-form input").first.fill("8812")
+    turn.locator("form.ticket-form textarea").first.fill("8812")
+    turn.locator("form.ticket-form input").first.fill("li.lei@example.com")
     turn.locator("form.ticket-form button[type=submit]").click()
     turn.locator(".ticket").wait_for()
     shoot(page, f"ticket-{look}")
