@@ -140,37 +140,40 @@ def _pieces(runs: list[str]) -> set[str]:
 @lru_cache(maxsize=4)
 def _searches(letters: bool, ascii_only: bool) -> dict[str, list[tuple[str, _Search]]]:
     """Return what looks for the clues that a text can have."""
-    found = _compiled(CLUES, letters, ascii_only)
-    return {group: [(n, p.search) for n, p in table.items()] for group, table in found.items()}
+    return {
+        group: [(name, re.compile("|".join(kept)).search) for name, kept in table.items() if kept]
+        for group, table in _possible(CLUES, letters, ascii_only).items()
+    }
 
 
 @lru_cache(maxsize=4)
 def _phrases(letters: bool, ascii_only: bool) -> dict[str, dict[str, re.Pattern[str]]]:
     """Return what looks for the phrases that a text can have."""
-    return _compiled(PHRASES, letters, ascii_only)
+    return {
+        group: {name: re.compile("|".join(kept) or _NEVER) for name, kept in table.items()}
+        for group, table in _possible(PHRASES, letters, ascii_only).items()
+    }
 
 
-def _compiled(path: Path, letters: bool, ascii_only: bool) -> dict[str, dict[str, re.Pattern[str]]]:
-    """Compile the tables of a pattern file, but for what a text cannot have.
+def _possible(path: Path, letters: bool, ascii_only: bool) -> dict[str, dict[str, list[str]]]:
+    """Return the alternatives of a pattern file but for those that a text cannot have.
 
     Of every alternative training found out whether it needs a small letter, or a character beyond
-    ASCII; a clue of which nothing is left is left out.
+    ASCII. They are known by their words: what was edited since is looked for in every text.
     """
     needs = _trained()["needs"]
     never = {*(() if letters else needs["letter"]), *(needs["beyond_ascii"] if ascii_only else ())}
-    kept = {
+    return {
         group: {
-            name: [one for i, one in enumerate(given) if f"{group}.{name}.{i}" not in never]
-            for name, given in table.items()
+            name: [one for one in given if mark(one) not in never] for name, given in table.items()
         }
         for group, table in alternatives(path).items()
     }
-    if path == CLUES:
-        kept = {g: {n: given for n, given in table.items() if given} for g, table in kept.items()}
-    return {
-        group: {name: re.compile("|".join(given) or _NEVER) for name, given in table.items()}
-        for group, table in kept.items()
-    }
+
+
+def mark(pattern: str) -> str:
+    """Return a short mark of a pattern's words."""
+    return hashlib.sha256(pattern.encode()).hexdigest()[:10]
 
 
 def alternatives(path: Path) -> dict[str, dict[str, list[str]]]:

@@ -23,7 +23,7 @@ from sklearn.feature_extraction.text import CountVectorizer
 from sklearn.linear_model import LogisticRegression
 
 from assistant.fold import fold
-from assistant.triage import CLUES, PHRASES, WEIGHTS, alternatives, features, patterns_sha256
+from assistant.triage import CLUES, PHRASES, WEIGHTS, alternatives, features, mark, patterns_sha256
 
 DATA = Path(__file__).parent / "training_data"
 CORPUS = Path(__file__).parent.parent / "corpus"
@@ -212,20 +212,20 @@ def as_written(kind: str, model: Model) -> dict[str, Any]:
 
 
 def needs() -> dict[str, list[str]]:
-    """Return the alternatives whose every match has a small letter, or what is beyond ASCII."""
+    """Return the marks of what matches only with a small letter, or with what is beyond ASCII."""
     kinds: dict[str, Callable[[int], bool]] = {
         "letter": lambda code: ord("a") <= code <= ord("z"),
         "beyond_ascii": lambda code: code > 127,
     }
     parsed = {
-        f"{group}.{name}.{i}": _parser.parse(text)
+        mark(text): _parser.parse(text)
         for path in (CLUES, PHRASES)
-        for group, table in alternatives(path).items()
-        for name, given in table.items()
-        for i, text in enumerate(given)
+        for table in alternatives(path).values()
+        for given in table.values()
+        for text in given
     }
     return {
-        kind: [name for name, tree in parsed.items() if _needs(tree, inside)]
+        kind: sorted(one for one, tree in parsed.items() if _needs(tree, inside))
         for kind, inside in kinds.items()
     }
 

@@ -134,9 +134,8 @@ def loop(folder: Path, scenario: str, mode: str) -> dict:
         if scenario == "second":  # so that the sweep has something to remove
             forked(lambda: run(base, -1, "none"))
     write_guide(base, NEW)
-    # What fails once and what fails for good fail much alike: each at every second step, by turns.
-    first, apart = {"kill": (1, 1), "sticky": (1, 2), "once": (2, 2)}[mode]
-    for at in range(first, 1000, apart):
+    # What fails for good from a step on fails much like from the step before: every second one.
+    for at in range(1, 1000, 2 if mode == "sticky" else 1):
         here = folder / "try"
         shutil.copytree(base, here)
         code, _ = forked(lambda at=at, here=here: run(here, at, mode))

@@ -157,6 +157,7 @@ def test_every_label_is_ours_and_in_the_readers_language(open_page, locale, lang
     ("locale", "scripts", "missing", "app"),
     [
         ("zh-CN", True, "请稍候", "官方应用或官网"),
+        ("zh-CN", False, "需要 JavaScript", "官方应用或官网"),
         ("en-US", False, "needs JavaScript", "official app or website"),
     ],
 )
