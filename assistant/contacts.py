@@ -321,9 +321,11 @@ _LONGEST = 200
 _SECRETS = re.compile(
     r"密码|密碼|口令|验证码|驗證碼|动态码|助记词|助記詞|私钥|私鑰|cvv|\bpin\b|pass(?:word|code)|"
     r"seed|recovery phrase|private key|verification code|one-time code|\botp\b|"
-    # The number of a bank's card, in full; a library has cards as well.
+    # The number of a bank's card, or of one not named; a library has cards as well.
     r"(?:银行|銀行|信用|借记|借記|储蓄|儲蓄|支付|完整|完整的|全部)卡的?(?:号|號)|"
-    r"(?:bank|credit|debit|payment|full|whole|complete)[ -]card[ -]number",
+    r"(?<![\u3400-\u9fff])卡(?:号|號)|[的您你]卡(?:号|號)|"
+    r"(?:bank|credit|debit|payment|full|whole|complete|the|your|my)[ -]card[ -]number|"
+    r"(?<![a-z][ -])card[ -]number",
     re.IGNORECASE,
 )
 

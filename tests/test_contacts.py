@@ -371,7 +371,9 @@ def test_a_wrong_list_is_refused_with_the_place_and_what_was_expected(tmp_path, 
 SECRETS = ("密码", "PIN", "one-time code", "private key", "银行卡号", "完整卡号", "CVV", "助记词")
 
 
-@pytest.mark.parametrize("item", [*SECRETS, "full card number", "Credit-card number"])
+@pytest.mark.parametrize(
+    "item", [*SECRETS, "full card number", "Credit-card number", "card number", "卡号", "您的卡号"]
+)
 def test_no_checklist_asks_for_a_secret(tmp_path, item):
     (tmp_path / "contacts.toml").write_text(f"[[checklist]]\nitem = '{item}'", "utf-8")
     with pytest.raises(BadInput, match="nobody may be asked for a secret"):

@@ -46,7 +46,7 @@ from assistant.stock import Shelved, Stock
 from assistant.web.login import needs, person_of
 from assistant.web.maintain_words import ago, origin, reason, words
 from assistant.web.office import language_of, office
-from assistant.web.rebuild import Job, changes
+from assistant.web.rebuild import Job, Run, changes
 from assistant.web.wording import half
 
 DAYS = (7, 30, 90, 365)
@@ -245,10 +245,13 @@ class _Room:
         self, request: Request, person: Maintainer
     ) -> AsyncIterator[ServerSentEvent]:
         """Tell how the build goes."""
-        async for run in changes(self.building):
+
+        def shown(run: Run[Any]) -> HTMLResponse:
             current = self.front.desk.generation
-            yield _part(_page("_maintain_build", request, person, run=run, current=current))
-        yield _ENDED
+            return _page("_maintain_build", request, person, run=run, current=current)
+
+        async for event in _told(self.building, shown):
+            yield event
 
     def _build(self, force: bool, progress: Progress) -> Report:
         built = build(self.settings, self.front.desk.encoder, progress, force)
@@ -349,9 +352,12 @@ class _Room:
         self, request: Request, person: Maintainer
     ) -> AsyncIterator[ServerSentEvent]:
         """Tell how the evaluation goes."""
-        async for run in changes(self.measuring):
-            yield _part(_page("_maintain_measure", request, person, run=run))
-        yield _ENDED
+
+        def shown(run: Run[Any]) -> HTMLResponse:
+            return _page("_maintain_measure", request, person, run=run)
+
+        async for event in _told(self.measuring, shown):
+            yield event
 
     def _measure(self, against: str, progress: Progress) -> str:
         questions = held_out(self.settings.corpus)
@@ -529,12 +535,13 @@ class _Room:
         return StreamingResponse(lines, 200, headers, "application/x-ndjson")
 
 
-_ENDED = ServerSentEvent(raw_data="", event="end")
-
-
-def _part(shown: HTMLResponse) -> ServerSentEvent:
+async def _told(
+    job: Job[Any], shown: Callable[[Run[Any]], HTMLResponse]
+) -> AsyncIterator[ServerSentEvent]:
     """Tell a run as the part of the page that shows it."""
-    return ServerSentEvent(raw_data=bytes(shown.body).decode(), event="run")
+    async for run in changes(job):
+        yield ServerSentEvent(raw_data=bytes(shown(run).body).decode(), event="run")
+    yield ServerSentEvent(raw_data="", event="end")
 
 
 def _pieces(index: Index, rows: Sequence[int], first: int, shown: Sequence[int]) -> list[Piece]:
