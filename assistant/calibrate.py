@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 
 from assistant.confidence import Curve, Points, fit_curve, signals
-from assistant.embed import Encoder
+from assistant.embed import Encoder, Vectors
 from assistant.questions import (
     Practice,
     asked_anywhere,
@@ -65,8 +65,11 @@ def calibrate(index: Index, encoder: Encoder, settings: Settings, facts: dict[st
     own = _ask(index, list(probes(index, settings, alone)))
     points = list(own)
     weight = _PRACTICE_HALF / (_PRACTICE_HALF + labelled)
-    for guide in practice() if weight >= _LEAST_WEIGHT else ():
-        points += [_judge(point, weight, not alone) for point in practise(guide, encoder, settings)]
+    if weight >= _LEAST_WEIGHT and (guides := practice()):
+        anyones = encoder.encode_queries([*out_of_guide(), *asked_anywhere()])
+        for guide in guides:
+            learnt = practise(guide, anyones, encoder, settings)
+            points += [_judge(point, weight, not alone) for point in learnt]
     curve = fit_curve(_stack(points), settings.answered_risk, settings.refused_risk, facts)
     most = max((curve.of(point.signals) for point in own if point.answerable), default=0.0)
     counts = {"labelled": float(labelled), "most_confident": most}
@@ -122,13 +125,18 @@ def _as_question(index: Index, row: int, view: View) -> str | None:
     return headings[-1] if view.kind == "passage" and headings else None
 
 
-def practise(guide: Practice, encoder: Encoder, settings: Settings) -> list[Point]:
-    """Index a practice guide with the model in use and ask it its questions."""
+def practise(
+    guide: Practice, anyones: Vectors, encoder: Encoder, settings: Settings
+) -> list[Point]:
+    """Index a practice guide with the model in use and ask it its questions.
+
+    `anyones` are the vectors of the background that is not the guide's own.
+    """
     document = guide.document()
     passages = chunks(document, settings.chunk_chars)
     texts = views(passages, ())
     vectors = encoder.encode_passages([view.text for view in texts])
-    others = encoder.encode_queries([*guide.silent, *out_of_guide(), *asked_anywhere()])
+    others = np.concatenate([encoder.encode_queries(guide.silent), anyones])
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
         write_tables(Path(folder), [document], passages, texts, vectors, others, settings.precision)
         index = Index(Path(folder), encoder, settings)
