@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any, TypeVar
 
 import gradio as gr
@@ -79,8 +80,8 @@ def build_page(front: FrontDesk) -> gr.Blocks:
         with gr.Column(elem_classes="beginning"):
             gr.Markdown(I18N("examples"), elem_classes="quiet")
             known = KnownExamples(front.desk)
-            shown = known.now()
-            examples = [one for language in shown for one in _examples(language, shown)]
+            offered = known.now()
+            examples = [one for language in offered for one in _examples(language, offered)]
         with gr.Column(elem_classes="composer"):
             gr.HTML(_states(), elem_classes="state", apply_default_css=False)
             with gr.Row(elem_classes="asking"):
@@ -96,28 +97,31 @@ def build_page(front: FrontDesk) -> gr.Blocks:
             with gr.Row(elem_classes="always"):
                 person = gr.Button(I18N("person"), size="sm", elem_id="person")
                 clear = gr.Button(I18N("clear"), size="sm", elem_id="clear")
-        _listen(
-            front, page, question, conversation, thread, (button, person, clear), examples, known
-        )
+        parts = _Parts(question, conversation, thread, button, person, clear, examples, offered)
+        _listen(front, page, parts, known)
         _endpoints(front)
     page.queue(max_size=_WAITING, default_concurrency_limit=_AT_ONCE)
     return page
 
 
-def _listen(
-    front: FrontDesk,
-    page: gr.Blocks,
-    question: gr.Textbox,
-    conversation: gr.BrowserState,
-    thread: gr.HTML,
-    buttons: tuple[gr.Button, gr.Button, gr.Button],
-    examples: Sequence[gr.Button],
-    known: KnownExamples,
-) -> None:
+@dataclass(frozen=True, slots=True)
+class _Parts:
+    """Hold the parts of the page that something happens to; `offered` is what examples it has."""
+
+    question: gr.Textbox
+    conversation: gr.BrowserState
+    thread: gr.HTML
+    ask: gr.Button
+    person: gr.Button
+    clear: gr.Button
+    examples: Sequence[gr.Button]
+    offered: Examples
+
+
+def _listen(front: FrontDesk, page: gr.Blocks, parts: _Parts, known: KnownExamples) -> None:
     """Say what happens when; every listener is a public endpoint unless it says it is private."""
-    ask_button, person, clear = buttons
+    question, conversation, thread = parts.question, parts.conversation, parts.thread
     asked, shown = [question, conversation], [thread, conversation, question]
-    built = known.now()
 
     def ask(words: str, kept: str, request: gr.Request) -> tuple[str, str, str]:
         return _answered(front, front.ask, _text(words), _text(kept), request)
@@ -129,17 +133,17 @@ def _listen(
 
     def resume(kept: str, request: gr.Request) -> Any:
         turns = _thread(front, _text(kept)) or gr.skip()  # who asked meanwhile keeps what came
-        return turns, *_offered(known.now(), built)
+        return turns, *_offered(known.now(), parts.offered)
 
     def forget(kept: str, request: gr.Request) -> tuple[str, str, str]:
         return _forgotten(front, _text(kept), request)
 
     private: dict[str, Any] = {"api_visibility": "private"}
-    gr.on([question.submit, ask_button.click], ask, asked, shown, api_name="turn", **private)
-    person.click(hand_off, asked, shown, api_name="hand_off", **private)
-    clear.click(forget, conversation, shown, api_name="forget", **private)
-    page.load(resume, conversation, [thread, *examples], api_name="resume", **private)
-    for example in examples:
+    gr.on([question.submit, parts.ask.click], ask, asked, shown, api_name="turn", **private)
+    parts.person.click(hand_off, asked, shown, api_name="hand_off", **private)
+    parts.clear.click(forget, conversation, shown, api_name="forget", **private)
+    page.load(resume, conversation, [thread, *parts.examples], api_name="resume", **private)
+    for example in parts.examples:
         example.click(ask, [example, conversation], shown, api_name="example", **private)
 
 
