@@ -5,13 +5,17 @@ comma := ,
 export HF_HUB_OFFLINE := 1
 export GRADIO_ANALYTICS_ENABLED := False
 
-.PHONY: run test check format build evaluate benchmark clean
+.PHONY: run test fuzz check format build evaluate benchmark clean
 
 run: .venv/run
 	$(BIN)/python app.py
 
 test: .venv/dev
 	$(BIN)/python -m pytest -n 2 --dist loadfile
+
+# Every law again, with examples that no run had before.
+fuzz: .venv/dev
+	HYPOTHESIS_PROFILE=fuzz $(BIN)/python -m pytest -n 2 --dist loadfile $$(grep -l "@given" tests/*.py)
 
 check: .venv/dev
 	$(BIN)/ruff format --check .

@@ -10,6 +10,7 @@ import hashlib
 import os
 import re
 import stat
+import time
 import unicodedata
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
@@ -24,6 +25,7 @@ from assistant.settings import Settings
 
 _NOT_GUIDE = {"contacts.toml", "README.md", "README.zh-CN.md"}
 _QUESTIONS = "questions"
+_AT_REST_S = 0.05  # longer than a writer that was cut off by the scheduler waits to go on
 _SUFFIXES = ", ".join([*formats.TEXT, *formats.QA, *formats.BINARY])
 
 
@@ -145,6 +147,8 @@ def _read_at_rest(path: Path, limit: int) -> bytes | None:
     """Return a file's bytes, None when it was written to meanwhile.
 
     Opened without following links and without waiting, so what was checked is what is read.
+    A file written to just now may be half of what its writer is about to write, and size and
+    time say nothing of that before the next part: it is given a moment to change.
     """
     handle = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
     with open(handle, "rb") as file:
@@ -153,6 +157,8 @@ def _read_at_rest(path: Path, limit: int) -> bytes | None:
         if before.st_size > limit:
             raise _Skip(f"{before.st_size:,} bytes, at most {limit:,} (setting max_file_mb)")
         data = file.read(limit + 1)
+        if abs(time.time() - before.st_mtime) < _AT_REST_S:
+            time.sleep(_AT_REST_S)
         after = os.fstat(handle)
     unchanged = (before.st_size, before.st_mtime_ns) == (after.st_size, after.st_mtime_ns)
     return data if unchanged and len(data) == after.st_size else None

@@ -527,7 +527,10 @@ EFFORT = effort(
     deadline=None,
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )
-ANY_TEXT = st.text(st.characters(exclude_categories=()), max_size=60)
+# Hypothesis also tries words that the program is made of.
+ANY_TEXT = st.text(st.characters(exclude_categories=()), max_size=60).filter(
+    lambda text: not re.search("broken|missing", text)
+)
 
 
 @EFFORT

@@ -322,12 +322,13 @@ def test_a_guide_edited_during_builds_is_read_whole_or_named(tmp_path):
     path = settings.corpus / "busy.md"
     path.write_bytes(next(iter(versions)))
     done = threading.Event()
+    seeded = random.Random(7)
 
     def edit():
         while not done.is_set():
             for version in versions:
                 path.write_bytes(version)
-                time.sleep(0.002)
+                time.sleep(seeded.uniform(0, 0.3))
 
     writer = threading.Thread(target=edit, daemon=True)
     writer.start()

@@ -164,6 +164,25 @@ def test_strange_things_in_the_folder_never_hang_or_leak(corpus, tmp_path):
     assert {"new\\nline.txt", "bad\\udcff.md"} <= {d.path for d in found.documents}
 
 
+@pytest.mark.parametrize("times", [1, 2])
+def test_a_file_that_is_still_being_written_is_read_whole_or_named(corpus, monkeypatch, times):
+    """A writer that was cut off in the middle, and goes on while the reader waits for it."""
+    path = corpus / "busy.md"
+    path.write_text("# 名\n\n前一半，")
+    parts = ["中间，", "后一半。"][-times:]
+    written = path.read_text() + "".join(parts)
+
+    def go_on(_seconds):
+        if parts:
+            with path.open("a") as file:
+                file.write(parts.pop(0))
+
+    monkeypatch.setattr("assistant.load.time.sleep", go_on)
+    found = load(corpus)
+    assert [d.text for d in found.documents if d.path == "busy.md"] == [written] * (times == 1)
+    assert [one.path for one in found.skipped] == ["busy.md"] * (times > 1)
+
+
 def test_a_link_inside_the_corpus_is_read(corpus):
     (corpus / "again.md").symlink_to(corpus / "good.md")
     assert [d.path for d in load(corpus).documents] == ["again.md", "good.md"]
