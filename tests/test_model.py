@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import os
 import re
 import shutil
 import subprocess
@@ -122,14 +123,15 @@ def installed(tmp_path_factory):
     unwanted = shutil.ignore_patterns("__pycache__")
     shutil.copytree(REPOSITORY / "assistant", folder / "assistant", ignore=unwanted)
     pip = [sys.executable, "-m", "pip", "--disable-pip-version-check", "-q"]
+    clean = {name: text for name, text in os.environ.items() if name != "PYTHONPATH"}
     build = ["wheel", "--no-deps", "--no-index", "--no-build-isolation", "-w", folder / "dist"]
-    subprocess.run([*pip, *build, folder], check=True, timeout=240)
+    subprocess.run([*pip, *build, folder], check=True, timeout=240, env=clean)
     shutil.rmtree(folder / "assistant")
     venv.create(folder / "clean", symlinks=True)
     python = folder / "clean" / "bin" / "python"
     (wheel,) = (folder / "dist").glob("guide_assistant-*.whl")
     into = ["--python", python, "install", "--no-deps", "--no-index", wheel]
-    subprocess.run([*pip, *into], check=True, timeout=240)
+    subprocess.run([*pip, *into], check=True, timeout=240, env=clean)
     own = (folder / "clean" / "lib").glob("python*/site-packages")
     (next(own) / "others.pth").write_text(sysconfig.get_path("purelib"))
     return python.parent
