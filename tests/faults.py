@@ -16,6 +16,10 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent))
 
+# What a build imports late: here once, not once a fork.
+import markdown_it  # noqa: F401
+import numpy.ma
+import numpy.random  # noqa: F401
 from fakes import CharacterEncoder
 
 import assistant.calibrate
@@ -69,7 +73,9 @@ def settings_of(folder: Path) -> Settings:
 def write_guide(folder: Path, sentence: str) -> None:
     (folder / "corpus").mkdir(exist_ok=True)
     text = f"# 费用\n\n{sentence}另见说明。\n\n# 其他\n\n这里是别的内容。还有一句话。\n"
-    (folder / "corpus" / "guide.md").write_text(text, "utf-8")
+    path = folder / "corpus" / "guide.md"
+    path.write_text(text, "utf-8")
+    os.utime(path, (0, 0))  # long at rest: hundreds of builds do not wait for its writer
 
 
 def run(folder: Path, at: int, mode: str) -> int:
