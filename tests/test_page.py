@@ -153,26 +153,24 @@ def test_every_label_is_ours_and_in_the_readers_language(open_page, locale, lang
     assert page.get_by_role("button", name=LABELS[of][2], exact=True).is_visible()
 
 
-@pytest.mark.parametrize(
-    ("locale", "scripts", "missing", "app"),
-    [
+def test_who_waits_in_vain_for_the_page_is_told_where_to_turn(browser, server):
+    """A browser that runs no script, or none of Gradio's: eight seconds on, all is said."""
+    cases = (
         ("zh-CN", True, "请稍候", "官方应用或官网"),
         ("zh-CN", False, "需要 JavaScript", "官方应用或官网"),
         ("en-US", False, "needs JavaScript", "official app or website"),
-    ],
-)
-def test_who_waits_in_vain_for_the_page_is_told_where_to_turn(
-    browser, server, locale, scripts, missing, app
-):
-    """A browser that runs no script, or none of Gradio's: eight seconds on, all is said."""
-    context = browser.new_context(locale=locale, java_script_enabled=scripts)
-    page = context.new_page()
-    page.route("**/assets/*.js", lambda route: route.abort())
-    page.goto(server.url)
-    page.locator("#loading .late").wait_for()
-    assert app in page.locator("#loading .late").inner_text()
-    assert missing in page.locator("body").inner_text()
-    context.close()
+    )
+    pages = []
+    for locale, scripts, *_ in cases:
+        context = browser.new_context(locale=locale, java_script_enabled=scripts)
+        pages.append(context.new_page())
+        pages[-1].route("**/assets/*.js", lambda route: route.abort())
+        pages[-1].goto(server.url)
+    for page, (*_, missing, app) in zip(pages, cases, strict=True):
+        page.locator("#loading .late").wait_for()
+        assert app in page.locator("#loading .late").inner_text()
+        assert missing in page.locator("body").inner_text()
+        page.context.close()
 
 
 # --- Answers -------------------------------------------------------------------------------------

@@ -28,6 +28,7 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
+from http.client import HTTPResponse
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
@@ -58,7 +59,7 @@ from assistant.build import build
 from assistant.desk import Desk
 from assistant.screen import clean
 from assistant.settings import Settings
-from assistant.web.problems import Problems
+from assistant.web.guard import Guard
 
 GUIDE = "topay-contact-guide.md"
 AS_ROOT = os.geteuid() == 0
@@ -1295,17 +1296,38 @@ def test_who_is_cut_off_by_the_end_is_told_when_to_come_back():
     """F30: what is still at work when the time to drain is over gets no bare server error."""
     sent = []
 
+    async def receive():
+        return {"type": "http.request", "body": b""}
+
     async def cut_off(scope, receive, send):
         raise asyncio.CancelledError
 
     async def send(message):
         sent.append(message)
 
-    scope = {"type": "http", "method": "GET", "path": "/", "headers": []}
-    asyncio.run(Problems(cut_off)(scope, None, send))
+    scope = {"type": "http", "method": "GET", "path": "/", "headers": [(b"host", b"localhost")]}
+    asyncio.run(Guard(cut_off, Settings())(scope, receive, send))
     headers = dict(sent[0]["headers"])
     assert (sent[0]["status"], int(headers[b"retry-after"])) == (503, 5)
     assert headers[b"content-type"] == b"application/problem+json"
+
+
+def test_whose_request_is_still_coming_at_the_end_is_told_so_too(nursery, copied):
+    """F30: half a question, and the rest is not waited for."""
+    folder, guide = copied("half")
+    with nursery.running(PLAIN, [*SERVE, *guide], folder) as child:
+        host, port = address_of(child, folder).removeprefix("http://").split(":")
+        with socket.create_connection((host, int(port)), 30) as connection:
+            head = f"POST /api/v1/ask HTTP/1.1\r\nHost: {host}\r\nContent-Length: 99\r\n\r\n{{"
+            connection.sendall(head.encode())
+            time.sleep(0.3)
+            child.send_signal(signal.SIGTERM)
+            answer = HTTPResponse(connection)
+            answer.begin()
+            told = json.loads(answer.read())
+        assert child.wait(15) == 0
+    assert (answer.status, told["status"], answer.headers["retry-after"]) == (503, 503, "5")
+    assert "Traceback" not in (folder / "server.log").read_text()
 
 
 def test_a_stream_of_a_session_that_is_none_ends_well_and_fills_no_log(place, client):

@@ -50,6 +50,7 @@ _GRADIO = (
 )
 _OURS = ("/login", "/logout", "/pwa_icon")
 _CLOSED = ("/gradio_api", "/proxy=", "/file", "/monitoring", "/log", "/svelte", "/pwa", "/upload")
+_RESTARTING = "服务正在重启，请稍后再试。 / The service is being restarted. Try again in a moment."
 
 
 def known_hosts(settings: Settings) -> set[str]:
@@ -90,11 +91,26 @@ class Guard:
         self._hosts = known_hosts(settings)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Check a request, then pass it on with its whole body."""
+        """Check a request, then pass it on with its whole body; whoever is cut off is told so."""
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        sent = _with_headers(send, self._ancestors if scope["path"] in _PAGE else _SELF)
+        with_headers = _with_headers(send, self._ancestors if scope["path"] in _PAGE else _SELF)
+        begun = False
+
+        async def sent(message: Message) -> None:
+            nonlocal begun
+            begun = True
+            await with_headers(message)
+
+        try:
+            await self._take(scope, receive, sent)
+        except asyncio.CancelledError:  # the server ends, and waits no longer
+            if begun:
+                raise
+            await problem(503, _RESTARTING, {"retry-after": "5"})(scope, receive, sent)
+
+    async def _take(self, scope: Scope, receive: Receive, sent: Send) -> None:
         taken = self._refuse(scope["path"], scope["headers"]) or await self._body(receive)
         if isinstance(taken, tuple):
             status, words = taken

@@ -1,6 +1,5 @@
 """Say what went wrong to a program: `application/problem+json` (RFC 9457), with a request id."""
 
-import asyncio
 import logging
 import secrets
 from collections.abc import Callable, Mapping
@@ -96,14 +95,6 @@ class Problems:
 
         try:
             await self._app(scope, receive, numbered)
-        except asyncio.CancelledError:  # the server ends, and waits no longer
-            if begun:
-                raise
-            words = (
-                "服务正在重启，请稍后再试。 / The service is being restarted. Try again in a "
-                "moment."
-            )
-            await problem(503, words, {"retry-after": "5"})(scope, receive, numbered)
         except Exception as error:
             if begun and not ended and isinstance(error.__cause__, HTTPException):
                 # Gradio refuses a stream within it and then raises that too: no fault, no traceback
