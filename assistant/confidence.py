@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from assistant.errors import IndexUnusable
 from assistant.metrics import auroc, calibration_error
+from assistant.price import is_unpriced
 from assistant.records import Ranking
 
 Floats = NDArray[np.float64]
@@ -24,6 +25,7 @@ _FOLDS = 10
 _STRENGTH = 1.0  # inverse of the ridge penalty on standardised signals
 _CLOSE = 1e-9  # a step so small that the fit is done; ten do in practice
 _MOST_STEPS = 100
+_UNPRICED = 0.5  # what is left of a price that the passage does not name: never sure of it
 
 SIGNS = {"passage": 1, "support": 1, "coverage": 1, "crowd": -1, "spanned": 1}
 SIGNALS = tuple(SIGNS)
@@ -51,7 +53,10 @@ class Curve:
 
     def probability(self, ranking: Ranking) -> float:
         """Return the probability that the first hit answers; 0 when nothing was found."""
-        return self.of(signals(ranking)) if ranking.hits else 0.0
+        if not ranking.hits:
+            return 0.0
+        likely = self.of(signals(ranking))
+        return likely * _UNPRICED if is_unpriced(ranking.query, ranking.hits[0]) else likely
 
     def of(self, values: Sequence[float]) -> float:
         """Return the probability that belongs to the values of the signals."""

@@ -21,6 +21,7 @@ from assistant.contacts import (
     unlisted,
 )
 from assistant.errors import BadInput
+from assistant.price import is_unpriced
 from assistant.records import (
     Answer,
     Channel,
@@ -361,6 +362,11 @@ _LEADS_OF_KINDS: dict[TriageKind | None, dict[Language, str]] = {
         "en": "Where one way does not answer, try another, or try again at another time.",
     },
 }
+_DOUBTS: tuple[Reason, ...] = ("low_confidence", "ambiguous")
+_UNPRICED: dict[Language, str] = {
+    "zh": "指南里最接近的段落没有提到费用：",
+    "en": "The closest passages of the guide name no price:",
+}
 _SEVERAL: dict[Language, str] = {
     "zh": "您的问题可能指几件不同的事，请看看是哪一件：",
     "en": "Your question could mean several things; see which one fits: ",
@@ -372,6 +378,8 @@ def lead(case: Case) -> str:
     language = case.language
     if case.kind in _LEADS_OF_KINDS:
         return _LEADS_OF_KINDS[case.kind][language]
+    if case.reason in _DOUBTS and _names_no_price(case):
+        return _UNPRICED[language]
     if case.reason == "ambiguous" and len(choices(case.quotes)) > 1:
         return _SEVERAL[language] + ("；" if language == "zh" else "; ").join(choices(case.quotes))
     if case.reason == "contact_check" and case.listed:
@@ -381,6 +389,12 @@ def lead(case: Case) -> str:
     if not case.stepped and case.reason == "contact_check":
         return _UNCHECKED_WITHOUT_GUIDE[language]
     return _LEADS[case.reason][language] if case.reason in _LEADS else ""
+
+
+def _names_no_price(case: Case) -> bool:
+    """Tell whether a price is asked for and no passage that is shown names any."""
+    silent = (is_unpriced(case.question, quote) for quote in case.quotes)
+    return bool(case.quotes) and all(silent)
 
 
 _UNSEARCHED: dict[Language, str] = {

@@ -8,7 +8,7 @@ import pytest
 PACKAGE = Path(__file__).parent.parent / "assistant"
 RIVER = """
 errors records settings metrics fold sound screen formats load split embed cluster store lexical
-generations vocabulary milvus collection search turns confidence questions calibrate answer
+generations vocabulary milvus collection search turns price confidence questions calibrate answer
 evaluate report contacts triage handoff build shards desk examples kept schema rows postgres
 database writer history webhook frontdesk workers access gaps proposals stock terminal web.wording
 web.render web.thread web.problems web.plain web.guard web.shell web.live web.office_words
