@@ -29,12 +29,15 @@ SOON = {"health_check_initial_delay_ms": 500, "health_check_period_ms": 500}
 
 
 class Slow(cluster.Actor):
-    """Take a while for each part, and leave a mark of the node that it was encoded on."""
+    """Leave a mark of the node that a part was encoded on; one node waits for the other."""
 
     def __call__(self, part):
-        time.sleep(0.1)
-        node = ray.get_runtime_context().get_node_id()
-        (Path(os.environ["MARKS"]) / node).touch()
+        marks = Path(os.environ["MARKS"])
+        (marks / ray.get_runtime_context().get_node_id()).touch()
+        for _ in range(600):
+            time.sleep(0.1)
+            if len(list(marks.iterdir())) == 2:
+                break
         return super().__call__(part)
 
 
