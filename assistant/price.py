@@ -9,7 +9,8 @@ import re
 from assistant.fold import fold
 from assistant.records import Hit, Quote
 
-# A price is asked for, not complained of: "要收费吗", not "乱收费"; "is it free", not "feel free".
+# A price is asked for, not complained of, paid or sought: "要收费吗", not "乱收费" nor "怎么付钱";
+# "do you charge", not "dispute a charge"; "is it free", not "feel free".
 _END = r"(?:吗|么|嘛|吧|\?|(?:不|没|没有)(?:[?,。!]|$))"
 _SUM = "(?:钱|手续费|服务费|通?话费|电话费|费用?)"
 _VERB = "(?:要|收|花|付|交|算|用|得|有)"
@@ -19,16 +20,20 @@ _ASKED = re.compile(
     rf"|{_VERB}(?:不|没){_VERB}[收花付交]?{_SUM}"
     rf"|(?<![多乱已被])(?:{_VERB}|收取|产生|需要){_SUM}{_END}"
     rf"|扣(?:手续费|服务费|费用){_END}"
-    "|(?:怎么|如何|是不是|是否|会不会|要不要|需不需要|用不用|不用|需要|有没有)"
-    r"\w{0,4}(?:收费|计费|付费|免费|花钱|付钱|交钱|收钱|给钱|手续费|服务费)"
-    rf"|(?:[要收花付交扣算得充]|需要?|是)多少{_SUM}|多少{_SUM}(?:[一每?]|$)"
+    r"|(?:怎么|如何)\w{0,2}(?:收费|计费)"
+    r"|(?:是不是|是否|会不会|有没有)\w{0,4}(?:收费|计费|付费|免费|花钱|手续费|服务费)"
+    r"|(?:要不要|需不需要|用不用)\w{0,4}(?:[收付]费|[花付交收给]钱|手续费|服务费)"
+    rf"|(?:[要收花付交扣算得充]|需要?|是)多少{_SUM}|(?<![有剩了欠退余赔])多少{_SUM}(?:[一每?]|$)"
     "|(?:手续费|服务费|话费|费用|资费|收费)(?:标准)?(?:是|要|大概|一般)?(?:多少|几|怎么算)"
-    "|收费标准|费率|什么价|价格|价钱"
+    "|收费标准|费率|什么价|(?:价格|价钱)(?:是|要|大概)?(?:多少|怎么样|如何|表|吗|[?]|$)"
     r"|\b(?:is|are|for)\b[^.!]{0,60}(?<!toll[- ])(?<!feel )\bfree\b(?! (?:to|from|of (?!charge)))"
-    r"|\b(?:how much|what)\b[^.!]{0,60}\b(?:costs?|price|charges?|fees?)\b"
-    r"|\bhow much (?:is|are) (?:a|an|the|it|this|that|your)\b|\bhow much [^.!]{0,30}\bpay\b"
-    r"|\b(?:is|are|any)\b[^.!]{0,30}\b(?:fees?|charges?|costs?)\b"
-    r"|\b(?:do|does|will|would)\b[^.!]{0,40}\b(?:cost|charge)\b"
+    r"|\bwhat\b[^.!]{0,60}(?<!this )(?<!that )\b(?:costs?|price|fees?)\b"
+    r"|\bhow much\b[^.!]{0,60}\b(?:costs?|price|charge|fees?|pay)\b"
+    r"|\bhow much (?:is|are) (?:a|an|the|it|this|that|your)\b"
+    r"|\b(?:is|are) there (?:an?|any) (?:\w+ )?(?:fees?|charges?|costs?)\b(?! (?:i|on|from|that)\b)"
+    r"|\bany (?:fees?|charges?|costs?) (?:for|to)\b|\bthere (?:fees|charges|costs) for\b"
+    r"|\b(?:do|does|will|would)\b[^.!]{0,40}(?<!the )\bcost\b"
+    r"|(?<!why )\b(?:do|does|will|would) (?:you|they|we|it|support|topay)(?: guys)? charge\b"
     r"|\b(?:will|would|do|can) i (?:be |get )charged\b|\b(?:have|need) to pay (?!attention)"
 )
 _NAMED = re.compile(
