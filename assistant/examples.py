@@ -13,6 +13,7 @@ from typing import get_args
 from assistant.answer import Language, language_of
 from assistant.desk import Desk
 from assistant.errors import BadInput
+from assistant.handoff import DOUBTS
 from assistant.questions import fit_questions
 from assistant.records import Chunk, Quote
 from assistant.screen import clean
@@ -29,7 +30,6 @@ _NUMBER = re.compile(
     r"\s*(?:第?[一二三四五六七八九十]{1,3}[、.．章节]|[0-9]{1,2}(?:\.[0-9]{1,2})*[.、)]?\s|"
     r"[（(][一二三四五六七八九十0-9]{1,3}[）)])\s*"
 )
-_DOUBTS = ("low_confidence", "ambiguous")
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,7 +129,7 @@ def _tried(desk: Desk, candidates: list[_Candidate]) -> tuple[str, ...]:
             answer = desk.ask(one.words)
         except BadInput:
             continue
-        doubtful = answer.handoff is None or answer.handoff.reason in _DOUBTS
+        doubtful = answer.handoff is None or answer.handoff.reason in DOUBTS
         if answer.quotes and doubtful and _section(answer.quotes[0]) == one.section:
             (answered if answer.verdict == "answered" else shown).append(one.words)
         if len(answered) == MOST:

@@ -293,6 +293,8 @@ _MESSAGES_OF_KINDS: dict[TriageKind | None, dict[Language, str]] = {
         "en": "To find out who it is, reach support only through the official app or website:",
     },
 }
+DOUBTS: tuple[Reason, ...] = ("low_confidence", "ambiguous")
+"""The reasons of which passages that may help are shown."""
 _WARNINGS: tuple[Reason, ...] = ("urgent_account_security", "contact_check")
 _NO_CHANNEL: dict[Language, str] = {
     "zh": "运营方还没有列出联系方式；请用您在官方应用或官网里看到的方式联系客服。",
@@ -362,7 +364,6 @@ _LEADS_OF_KINDS: dict[TriageKind | None, dict[Language, str]] = {
         "en": "Where one way does not answer, try another, or try again at another time.",
     },
 }
-_DOUBTS: tuple[Reason, ...] = ("low_confidence", "ambiguous")
 _UNPRICED: dict[Language, str] = {
     "zh": "指南里最接近的段落没有提到费用：",
     "en": "The closest passages of the guide name no price:",
@@ -378,7 +379,7 @@ def lead(case: Case) -> str:
     language = case.language
     if case.kind in _LEADS_OF_KINDS:
         return _LEADS_OF_KINDS[case.kind][language]
-    if case.reason in _DOUBTS and _names_no_price(case):
+    if case.reason in DOUBTS and _names_no_price(case):
         return _UNPRICED[language]
     if case.reason == "ambiguous" and len(choices(case.quotes)) > 1:
         return _SEVERAL[language] + ("；" if language == "zh" else "; ").join(choices(case.quotes))
