@@ -1,6 +1,7 @@
 """Every door of a running server, for tests that try one thing on all of them."""
 
 import json
+import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import chain
@@ -8,6 +9,7 @@ from typing import Any
 from urllib.parse import quote
 
 import httpx
+from hypothesis import strategies as st
 from server import heard
 
 AGENT, MAINTAINER = "KEYCANARY-of-an-agent", "KEYCANARY-of-a-maintainer"
@@ -18,6 +20,30 @@ MCP = {
     "Accept": "application/json, text/event-stream",
     "MCP-Protocol-Version": "2025-06-18",
 }
+
+# The server of the command line, with a front desk that is broken for some words.
+FAULTY = """
+import sys
+from assistant import cli
+from assistant.errors import IndexUnusable
+from assistant.frontdesk import FrontDesk
+
+answer = FrontDesk.ask
+
+def ask(self, question, conversation=""):
+    if "broken" in question:
+        raise RuntimeError("CANARY /secret/path")
+    if "missing" in question:
+        raise IndexUnusable("CANARY vectors.faiss is missing. Rebuild with: assistant build")
+    return answer(self, question, conversation)
+
+FrontDesk.ask = ask
+sys.exit(cli.main(["serve", "--port", "0", *sys.argv[1:]]))
+"""
+# Any text but those words: hypothesis also tries words that the program is made of.
+ANY_TEXT = st.text(st.characters(exclude_categories=()), max_size=60).filter(
+    lambda text: not re.search("broken|missing", text)
+)
 
 
 def post(client: httpx.Client, path: str, body: object, **headers: str) -> httpx.Response:

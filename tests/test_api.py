@@ -15,6 +15,7 @@ import httpx
 import jsonschema
 import orjson
 import pytest
+from doors import ANY_TEXT, FAULTY
 from hypothesis import HealthCheck, given
 from hypothesis import settings as effort
 from hypothesis import strategies as st
@@ -27,26 +28,6 @@ AGENT, MAINTAINER = "a-token-of-an-agent", "a-token-of-a-maintainer"
 AS_AGENT = {"Authorization": f"Bearer {AGENT}"}
 AS_MAINTAINER = {"Authorization": f"Bearer {MAINTAINER}"}
 JSON = {"Content-Type": "application/json"}
-
-# The server of the command line, with a front desk that is broken for some words.
-FAULTY = """
-import sys
-from assistant import cli
-from assistant.errors import IndexUnusable
-from assistant.frontdesk import FrontDesk
-
-answer = FrontDesk.ask
-
-def ask(self, question, conversation=""):
-    if "broken" in question:
-        raise RuntimeError("CANARY /secret/path")
-    if "missing" in question:
-        raise IndexUnusable("CANARY vectors.faiss is missing. Rebuild with: assistant build")
-    return answer(self, question, conversation)
-
-FrontDesk.ask = ask
-sys.exit(cli.main(["serve", "--port", "0", *sys.argv[1:]]))
-"""
 
 
 @pytest.fixture(scope="module")
@@ -526,10 +507,6 @@ EFFORT = effort(
     max_examples=60,
     deadline=None,
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
-)
-# Hypothesis also tries words that the program is made of.
-ANY_TEXT = st.text(st.characters(exclude_categories=()), max_size=60).filter(
-    lambda text: not re.search("broken|missing", text)
 )
 
 

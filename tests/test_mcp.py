@@ -2,7 +2,6 @@
 
 import asyncio
 import json
-import re
 import sys
 import time
 from contextlib import asynccontextmanager
@@ -11,11 +10,11 @@ import httpx
 import jsonschema
 import orjson
 import pytest
+from doors import ANY_TEXT, FAULTY
 from fastapi import FastAPI
 from fastapi.testclient import TestClient
 from hypothesis import HealthCheck, given
 from hypothesis import settings as effort
-from hypothesis import strategies as st
 from server import running
 
 from assistant.frontdesk import FrontDesk
@@ -32,26 +31,6 @@ KINDS = {
     "Accept": "application/json, text/event-stream",
     "MCP-Protocol-Version": "2025-06-18",
 }
-
-# The server of the command line, with a front desk that is broken for some words.
-FAULTY = """
-import sys
-from assistant import cli
-from assistant.errors import IndexUnusable
-from assistant.frontdesk import FrontDesk
-
-answer = FrontDesk.ask
-
-def ask(self, question, conversation=""):
-    if "broken" in question:
-        raise RuntimeError("CANARY /secret/path")
-    if "missing" in question:
-        raise IndexUnusable("CANARY vectors.faiss is missing. Rebuild with: assistant build")
-    return answer(self, question, conversation)
-
-FrontDesk.ask = ask
-sys.exit(cli.main(["serve", "--port", "0", *sys.argv[1:]]))
-"""
 
 
 @pytest.fixture(scope="module")
@@ -314,12 +293,6 @@ def test_ten_megabytes_are_refused_at_once(plain):
     started = time.monotonic()
     assert call(plain, big).status_code == 413
     assert time.monotonic() - started < 5
-
-
-# Hypothesis also tries words that the program is made of.
-ANY_TEXT = st.text(st.characters(exclude_categories=()), max_size=60).filter(
-    lambda text: not re.search("broken|missing", text)
-)
 
 
 @effort(
